@@ -1,0 +1,186 @@
+"""Assemble a bundle: graphs, weights, tokenizer, goldens, licence, manifest. Written aside, then renamed.
+
+A bundle is whole or absent: a killed export leaves a `.<name>.part` folder that the next one clears.
+"""
+
+import dataclasses
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from janus_runtime import __version__
+from janus_runtime.bundle import GOLDENS, TOKENIZER, sha256
+from janus_runtime.errors import JanusError
+from janus_runtime.manifest import (
+    FORMAT,
+    MANIFEST,
+    Defaults,
+    File,
+    Graph,
+    ImageInput,
+    ImageOutput,
+    LanguageModel,
+    Manifest,
+    Precision,
+    Source,
+    Task,
+)
+
+from .checkpoint import Checkpoint
+from .config import CheckpointError, JanusConfig
+from .goldens import make_goldens
+from .graphs import GRAPHS, GraphSpec
+from .precision import dtype_of
+from .recipes import FromCheckpoint, Recipe, check_tensors
+from .text_side import preprocessing, read_text_side
+from .to_onnx import check_graph, export_graph
+from .weights import WEIGHTS, WeightPlan
+
+# Guidance 5 and temperature 1 are the published scripts' settings, 512 new tokens their limit for answers.
+_DEFAULTS = Defaults(cfg_weight=5.0, temperature=1.0, max_tokens=512)
+# For graphs, tokenizer and goldens, beside the weights whose size is known.
+_SPARE_BYTES = 64 << 20
+
+Say = Callable[[str], None]
+
+
+def export_bundle(
+    checkpoint: Checkpoint, out: Path, precision: Precision, only: Task | None = None, force: bool = False, say: Say = lambda line: None
+) -> Manifest:
+    """Writes the bundle `out`. `say` is told of each stage; of the weights with a share of the bytes done.
+
+    Raises CheckpointError if the checkpoint cannot be exported, JanusError if `out` cannot be written.
+    """
+    if out.exists() and not force:
+        raise JanusError(f"{out} exists; give --force to replace it, or another --out")
+    checkpoint = with_head(checkpoint)
+    config, tensors = checkpoint.config, checkpoint.tensors
+    tasks: tuple[Task, ...] = (only,) if only else ("generation", "understanding")
+    check_tensors(recipes_of_all(config), tensors)
+    tokenizer, tokens, template, family = read_text_side(checkpoint)
+    image_input = ImageInput(**preprocessing(checkpoint), num_tokens=config.vision.num_tokens)
+
+    with _aside(out, force) as folder:
+        plan = WeightPlan()
+        graphs: dict[str, Graph] = {}
+        for spec in graphs_for(tasks):
+            say(f"tracing {spec.name}")
+            graphs[spec.name] = export_graph(spec, config, precision, plan, folder)
+        free = shutil.disk_usage(folder).free
+        if free < plan.total_bytes + _SPARE_BYTES:
+            raise JanusError(
+                f"{out.parent} has {free / 1e9:.1f} GB free, the bundle needs {(plan.total_bytes + _SPARE_BYTES) / 1e9:.1f} GB"
+            )
+        files = {WEIGHTS: plan.write(folder / WEIGHTS, tensors, _report(say, plan.total_bytes))}
+        for graph in graphs.values():
+            check_graph(folder / graph.file)
+        say("running the torch reference for goldens")
+        np.savez_compressed(folder / GOLDENS, **make_goldens(config, tensors, tasks))  # type: ignore[arg-type]
+        tokenizer.save(str(folder / TOKENIZER))
+        licences = [path for path in sorted(checkpoint.folder.glob("LICENSE*")) if path.is_file()]
+        for licence in licences:
+            shutil.copyfile(licence, folder / licence.name)
+        names = [*(graph.file for graph in graphs.values()), TOKENIZER, GOLDENS, *(path.name for path in licences)]
+        files |= {name: File((folder / name).stat().st_size, sha256(folder / name)) for name in names}
+        text, vq = config.text, config.vq
+        manifest = Manifest(
+            format=FORMAT,
+            name=out.name,
+            family=family,  # type: ignore[arg-type]
+            precision=precision,
+            random_weights=bool(checkpoint.json("config.json").get("random_weights", False)),
+            tasks=tasks,
+            source=Source(checkpoint.name, checkpoint.revision, config.layout, checkpoint.dtype),
+            language_model=LanguageModel(
+                text.hidden_size,
+                text.num_layers,
+                text.num_heads,
+                text.head_size,
+                text.vocab_size,
+                text.max_length,
+                dtype_of("language_model", precision),
+            ),
+            tokens=tokens,
+            template=template,
+            image_input=image_input,
+            image_output=ImageOutput(vq.image_size, vq.grid, vq.grid**2, vq.num_ids),
+            defaults=_DEFAULTS,
+            graphs=graphs,
+            files=files,
+            built_with={"janus-export": __version__, **{name: version(name) for name in ("torch", "onnx", "onnx-ir", "onnxscript")}},
+        )
+        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def graphs_for(tasks: tuple[Task, ...]) -> list[GraphSpec]:
+    return [spec for spec in GRAPHS if set(spec.tasks) & set(tasks)]
+
+
+def with_head(checkpoint: Checkpoint) -> Checkpoint:
+    """A tied checkpoint stores one matrix for embedding and head; here each has its name."""
+    tensors, embedding = checkpoint.tensors, "model.language_model.embed_tokens.weight"
+    if checkpoint.config.text.tied_head and "lm_head.weight" not in tensors and embedding in tensors:
+        return dataclasses.replace(checkpoint, tensors={**tensors, "lm_head.weight": tensors[embedding]})
+    return checkpoint
+
+
+def recipes_of_all(config: JanusConfig) -> list[Recipe]:
+    """What every graph needs, whatever part is exported: a checkpoint is checked whole."""
+    import torch
+
+    from .modules.layers import recipes_of
+
+    with torch.device("meta"):
+        return [
+            recipe for spec in GRAPHS for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()
+            if isinstance(recipe, FromCheckpoint)
+        ]  # fmt: skip
+
+
+def _report(say: Say, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        say(f"writing weights {done / 1e9:.2f} of {total / 1e9:.2f} GB")
+
+    return report
+
+
+@contextmanager
+def _aside(out: Path, force: bool) -> Iterator[Path]:
+    """A folder beside `out` that takes its place if all goes well and vanishes if not. One export at a time."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.parent / f".{out.name}.part"
+    lock_path = out.parent / f".{out.name}.lock"
+    with lock_path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise JanusError(f"another export is writing {out}; wait for it or choose another --out") from None
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            yield part
+            if out.exists() and not force:
+                raise JanusError(f"{out} appeared while exporting; give --force to replace it")
+            old = out.parent / f".{out.name}.old"
+            shutil.rmtree(old, ignore_errors=True)
+            if out.exists():
+                os.rename(out, old)
+            os.rename(part, out)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            lock_path.unlink(missing_ok=True)
+
+
+__all__ = ["CheckpointError", "export_bundle", "graphs_for", "recipes_of_all", "with_head"]

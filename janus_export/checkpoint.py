@@ -1,0 +1,205 @@
+"""Any published layout -> config and lazily read tensors under one naming.
+
+The one naming is the HF `janus` layout's. A tensor is a place in a file until `read()`: files are read,
+not mapped, so that resident memory holds one tensor at a time.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from .config import CheckpointError, JanusConfig, parse_config
+from .layouts import original_to_hf
+
+_SAFETENSORS_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor's bytes lie. `shape` in elements, `offset` in bytes."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def read(self) -> np.ndarray[Any, Any]:
+        """Reads the tensor into fresh memory. Raises CheckpointError if the file ends early."""
+        count = int(np.prod(self.shape))
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = np.fromfile(file, self.dtype, count)
+        if data.size != count:
+            raise CheckpointError(f"{self.path} ends before a tensor does: truncated; fetch it again")
+        return data.reshape(self.shape)
+
+    def rows(self, start: int, stop: int) -> "Tensor":
+        """The part `[start:stop]` of the first axis."""
+        row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        return replace(self, offset=self.offset + start * row_bytes, shape=(stop - start, *self.shape[1:]))
+
+    def reshaped(self, *shape: int) -> "Tensor":
+        return replace(self, shape=shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`files` are the small JSON files of the folder, by name, parsed; `tensors` go by HF name."""
+
+    name: str
+    revision: str | None
+    folder: Path
+    config: JanusConfig
+    tensors: dict[str, Tensor]
+
+    @property
+    def dtype(self) -> str:
+        """The dtypes of the stored tensors, most bytes first."""
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            sizes[tensor.dtype.name] = sizes.get(tensor.dtype.name, 0) + int(np.prod(tensor.shape))
+        return ", ".join(sorted(sizes, key=lambda name: -sizes[name]))
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A small JSON file beside the weights; empty where there is none."""
+        path = self.folder / name
+        return _read_json(path) if path.is_file() else {}
+
+
+def open_checkpoint(source: str) -> Checkpoint:
+    """A folder or a hub id. Nothing but headers is read. Raises CheckpointError."""
+    folder, revision = _locate(source)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json; expected a checkpoint folder or a hub id")
+    config = parse_config(_read_json(folder / "config.json"))
+    tensors: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        for name, tensor in _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path):
+            if name in tensors:
+                raise CheckpointError(f"{name} is in {tensors[name].path.name} and in {path.name}; expected it once")
+            tensors[name] = tensor
+    if config.layout == "multi_modality":
+        tensors = original_to_hf(tensors)
+    name = source if revision else folder.resolve().name
+    return Checkpoint(name, revision, folder, config, tensors)
+
+
+def _locate(source: str) -> tuple[Path, str | None]:
+    """Folder and, for a hub id, the commit that was fetched."""
+    folder = Path(source)
+    if folder.exists():
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} is a file; give the folder that holds config.json and the weights")
+        return folder, None
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise CheckpointError(f"no folder {source}, and it is no hub id of the form owner/name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.bin", "LICENSE*"]
+    try:
+        found = Path(snapshot_download(source, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"no folder {source}, and fetching it from the hub failed: {reason}") from None
+    # The hub client stores a snapshot under the name of its commit.
+    return found, found.name
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: by index if there is one, safetensors before pickles."""
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        if (folder / index).is_file():
+            names = sorted(set(_read_json(folder / index)["weight_map"].values()))
+            if missing := [name for name in names if not (folder / name).is_file()]:
+                raise CheckpointError(f"{folder / index} lists {', '.join(missing)}, which is not there; fetch the checkpoint again")
+            return [folder / name for name in names]
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+    raise CheckpointError(f"{folder} has no weights; expected model*.safetensors or pytorch_model*.bin")
+
+
+def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The header: 8 bytes of length, JSON, then tensors at the offsets it states.
+
+    Read here and not with the safetensors library, which maps the file: pages that were read stay resident.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if 8 + length > size:
+            raise CheckpointError(f"{path} is not a whole safetensors file; fetch it again")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise CheckpointError(f"{path} has a damaged header ({error}); fetch it again") from None
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _SAFETENSORS_DTYPES:
+            raise CheckpointError(f"{path}: {name} has dtype {entry['dtype']}; expected float32, float16 or bfloat16")
+        tensor = Tensor(path, 8 + length + entry["data_offsets"][0], _SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"]))
+        if 8 + length + entry["data_offsets"][1] > size:
+            raise CheckpointError(f"{path} is {size} bytes, too short for {name}: truncated; fetch it again")
+        yield name, tensor
+
+
+def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Unpickles names, shapes and file offsets only, under torch's weights-only rules."""
+    import pickle
+
+    import torch
+
+    try:
+        state = torch.load(path, map_location="meta", weights_only=True, mmap=False)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} cannot be opened as a weights-only torch file: {reason}") from None
+    dtypes = {
+        torch.float64: np.float64,
+        torch.float32: np.float32,
+        torch.float16: np.float16,
+        torch.bfloat16: ml_dtypes.bfloat16,
+        torch.int64: np.int64,
+        torch.int32: np.int32,
+        torch.uint8: np.uint8,
+        torch.bool: np.bool_,
+    }
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{path}: {name} is a {type(value).__name__}; expected a flat dictionary of tensors")
+        offset = value.untyped_storage()._checkpoint_offset
+        if offset is None or value.dtype not in dtypes or not value.is_contiguous():
+            raise CheckpointError(
+                f"{path}: {name} is not stored as one plain piece (old format, sparse, strided or {value.dtype}); "
+                "load it with torch and save it again as safetensors"
+            )
+        dtype = np.dtype(dtypes[value.dtype])
+        yield name, Tensor(path, offset + value.storage_offset() * dtype.itemsize, dtype, tuple(value.shape))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}); fetch it again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}; expected an object")
+    return value

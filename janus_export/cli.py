@@ -1,0 +1,77 @@
+"""janus-export: checkpoint and inspect. Thin and lazy: torch is imported by the verb that needs it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from janus_runtime import __version__
+from janus_runtime.cli import reported
+
+_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Turn a DeepSeek Janus checkpoint into a bundle that runs without torch."""
+
+
+@main.command()
+@click.argument("source", metavar="SRC")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The bundle's folder.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True)
+@click.option("--only", type=click.Choice(["understanding", "generation"]), help="Leave the other half out.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@_debug
+def checkpoint(source: str, out: Path, precision: Any, only: Any, force: bool, quiet: bool, debug: bool) -> None:
+    """Export SRC, a hub id or a folder in the original or the HF layout, to a bundle."""
+    with reported(debug):
+        from .bundle import export_bundle
+        from .checkpoint import open_checkpoint
+
+        manifest = export_bundle(open_checkpoint(source), out, precision, only, force, _say(quiet))
+        size = sum(file.bytes for file in manifest.files.values())
+        if not quiet:
+            click.echo(f"\r\x1b[K{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB" if _terminal() else
+                       f"{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB", err=True)  # fmt: skip
+
+
+@main.command()
+@click.argument("source", metavar="SRC")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@_debug
+def inspect(source: str, as_json: bool, debug: bool) -> None:
+    """Say what SRC is, whether it is complete, and what would be exported. Reads headers only."""
+    with reported(debug):
+        from .inspect import inspect_checkpoint
+
+        report = inspect_checkpoint(source)
+        if as_json:
+            click.echo(json.dumps(report, ensure_ascii=False))
+        else:
+            for label, value in report.items():
+                click.echo(f"{label.replace('_', ' '):16}{', '.join(value) if isinstance(value, list) else value}")
+
+
+def _terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _say(quiet: bool) -> Any:
+    """Stages in place on a terminal; elsewhere one line a stage."""
+    last = ""
+
+    def say(line: str) -> None:
+        nonlocal last
+        stage = line.split(" 0")[0] if line.startswith("writing") else line
+        if _terminal():
+            click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+        elif not line.startswith("writing weights") or not last.startswith("writing weights"):
+            click.echo("writing weights" if line.startswith("writing weights") else stage, err=True)
+        last = line
+
+    return (lambda line: None) if quiet else say

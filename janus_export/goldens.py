@@ -1,0 +1,89 @@
+"""Inputs and outputs of every graph from the fp32 torch reference, for `janus-rt verify` in any language.
+
+One component is in memory at a time, of the decoder one layer. The decoder's reference runs whole sequences with
+no cache, so that it also checks what caches do. `janus_runtime/verify.py` states the layout of the file.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from janus_runtime.manifest import Task
+
+from . import modules
+from .checkpoint import Tensor
+from .config import JanusConfig
+from .modules.attention import causal_attention
+from .modules.language_model import DecoderLayer, final_norm
+from .modules.layers import load_weights
+
+Goldens = dict[str, np.ndarray[Any, Any]]
+
+# A ragged prefill of two rows and then some steps: what a batch of two prompts does.
+_LENGTHS = np.array([9, 5], np.int32)
+_STEPS = 3
+
+
+@torch.inference_mode()
+def make_goldens(config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tuple[Task, ...]) -> Goldens:
+    """`<graph>/<tensor>` -> array, for the graphs of `tasks`. Raises CheckpointError."""
+    rng = np.random.default_rng(0)
+    text_ids = rng.integers(0, config.text.vocab_size, (2, int(_LENGTHS.max()) + _STEPS), dtype=np.int32)
+    embeds = _run(modules.TextEmbed, config, tensors, text_ids)
+    language_model, hidden = _language_model(config, tensors, embeds)
+    goldens = {"text_embed/text_ids": text_ids, "text_embed/embeds": embeds, **language_model}
+
+    def add(graph: str, module: type[nn.Module], name_in: str, value: np.ndarray[Any, Any], name_out: str) -> None:
+        goldens[f"{graph}/{name_in}"] = value
+        goldens[f"{graph}/{name_out}"] = _run(module, config, tensors, value)
+
+    if "understanding" in tasks:
+        add("vision_encoder", modules.VisionEncoder, "pixels", _picture(rng, config.vision.image_size), "embeds")
+        add("text_head", modules.TextHead, "hidden", hidden, "logits")
+    if "generation" in tasks:
+        image_ids = rng.integers(0, config.vq.num_ids, (1, config.vq.grid**2), dtype=np.int32)
+        add("image_embed", modules.ImageEmbed, "image_ids", image_ids[:, :8], "embeds")
+        add("image_head", modules.ImageHead, "hidden", hidden, "logits")
+        add("image_encoder", modules.ImageEncoder, "pixels", _picture(rng, config.vq.image_size), "image_ids")
+        add("image_decoder", modules.ImageDecoder, "image_ids", image_ids, "pixels")
+    return goldens
+
+
+def _run(
+    kind: type[nn.Module], config: JanusConfig, tensors: Mapping[str, Tensor], value: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    module = load_weights(kind(config, torch.float32), tensors)
+    result: np.ndarray[Any, Any] = module(torch.from_numpy(value)).numpy()
+    return result
+
+
+def _language_model(
+    config: JanusConfig, tensors: Mapping[str, Tensor], embeds: np.ndarray[Any, Any]
+) -> tuple[Goldens, np.ndarray[Any, Any]]:
+    """embeds [2, T, D] -> the golden and its last hidden states [2, D]."""
+    text = config.text
+    x = torch.from_numpy(embeds)
+    for index in range(text.num_layers):
+        layer = load_weights(DecoderLayer(text, index, torch.float32), tensors)
+        x = layer(x, lambda qkv: causal_attention(text, qkv))
+    hidden = load_weights(final_norm(text, torch.float32), tensors)(x).numpy()
+    # Row r is prefilled with its first `lengths[r]` embeddings and stepped through the next ones.
+    rows = np.arange(len(_LENGTHS))
+    places = _LENGTHS[None, :] - 1 + np.arange(_STEPS + 1)[:, None]  # [1 + steps, rows]
+    golden = {
+        "language_model/embeds": embeds[:, : _LENGTHS.max()],
+        "language_model/lengths": _LENGTHS,
+        "language_model/steps": np.stack([embeds[rows, place + 1][:, None] for place in places[:-1]]),
+        "language_model/hidden": hidden[rows, places],
+    }
+    return golden, golden["language_model/hidden"][-1]
+
+
+def _picture(rng: np.random.Generator, size: int) -> np.ndarray[Any, Any]:
+    """Coarse coloured blocks, -1 to 1, [1, 3, size, size]: more like a picture than white noise."""
+    blocks = rng.uniform(-1, 1, (1, 3, -(-size // 16), -(-size // 16))).astype(np.float32)
+    picture: np.ndarray[Any, Any] = blocks.repeat(16, axis=2).repeat(16, axis=3)[:, :, :size, :size]
+    return np.ascontiguousarray(picture)

@@ -1,0 +1,68 @@
+"""Original `multi_modality` tensor names -> HF `janus` names. Nothing is transposed; fused qkv is cut in three."""
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .checkpoint import Tensor
+
+# In order; the first that matches is taken. Checked name by name against transformers' own conversion.
+_TOWER = r"vision_model\.vision_tower\."
+_RULES = [
+    (_TOWER + r"patch_embed\.proj\.", "model.vision_model.embeddings.patch_embedding."),
+    (_TOWER + r"pos_embed$", "model.vision_model.embeddings.position_embedding.weight"),
+    (_TOWER + r"blocks\.(\d+)\.norm([12])\.", r"model.vision_model.encoder.layers.\1.layer_norm\2."),
+    (_TOWER + r"blocks\.(\d+)\.attn\.qkv\.", r"model.vision_model.encoder.layers.\1.self_attn.qkv."),
+    (_TOWER + r"blocks\.(\d+)\.attn\.proj\.", r"model.vision_model.encoder.layers.\1.self_attn.projection_layer."),
+    (_TOWER + r"blocks\.(\d+)\.mlp\.", r"model.vision_model.encoder.layers.\1.mlp."),
+    (_TOWER + r"norm\.", "model.vision_model.post_layernorm."),
+    (r"aligner\.layers\.0\.", "model.aligner.fc1."),
+    (r"gen_aligner\.layers\.0\.", "model.generation_aligner.fc1."),
+    (r"gen_embed\.", "model.generation_embeddings."),
+    (r"gen_head\.output_mlp_projector\.", "model.generation_head.proj_out."),
+    (r"gen_head\.vision_head\.", "model.generation_head.vision_head."),
+    (r"gen_vision_model\.encoder\.conv_blocks\.(\d+)\.", r"model.vqmodel.encoder.down.\1."),
+    (r"gen_vision_model\.decoder\.conv_blocks\.(\d+)\.", r"model.vqmodel.decoder.up.\1."),
+    (r"gen_vision_model\.", "model.vqmodel."),
+    (r"language_model\.model\.", "model.language_model."),
+    (r"language_model\.lm_head\.", "lm_head."),
+]
+_ALIGNER = re.compile(r"(aligner|gen_aligner)\.layers\.(\d+)\.(.*)")
+_MIDDLE = {".mid.0.": ".mid.block_1.", ".mid.1.": ".mid.attn_1.", ".mid.2.": ".mid.block_2."}
+
+# Stored in the original layout and used by nothing: the tower's pooling head, a training counter, a RoPE buffer.
+DEAD = re.compile(_TOWER + r"attn_pool\.|gen_vision_model\.quantize\.codebook_used$|.*rotary_emb\.inv_freq$")
+
+
+def hf_name(name: str) -> str:
+    """The HF name of an original tensor; a name that no rule knows comes back as it is and will be reported."""
+    if (match := _ALIGNER.fullmatch(name)) and int(match[2]) > 0:
+        # Linear layers sit at even places, GELUs between them.
+        base = "model.aligner" if match[1] == "aligner" else "model.generation_aligner"
+        return f"{base}.hidden_layers.{int(match[2]) // 2 - 1}.{match[3]}"
+    for pattern, replacement in _RULES:
+        new, count = re.subn("^" + pattern, replacement, name)
+        if count:
+            new = re.sub(r"(\.(?:down|up)\.\d+)\.res\.", r"\1.block.", new) if ".vqmodel." in new else new
+            for old, middle in _MIDDLE.items():
+                new = new.replace(old, middle) if ".vqmodel." in new else new
+            return new
+    return name
+
+
+def original_to_hf(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Renames a whole checkpoint, drops what is dead and cuts the vision tower's fused qkv."""
+    result: dict[str, Tensor] = {}
+    for original, tensor in tensors.items():
+        if DEAD.match(original):
+            continue
+        name = hf_name(original)
+        if name.endswith("position_embedding.weight") and len(tensor.shape) == 3:
+            tensor = tensor.reshaped(*tensor.shape[1:])
+        if ".self_attn.qkv." in name:
+            third = tensor.shape[0] // 3
+            for index, part in enumerate(("q_proj", "k_proj", "v_proj")):
+                result[name.replace("qkv", part)] = tensor.rows(index * third, (index + 1) * third)
+        else:
+            result[name] = tensor
+    return result

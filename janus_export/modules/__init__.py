@@ -1,0 +1,20 @@
+"""One thin nn.Module per graph: the only place where upstream tensor names appear.
+
+`f` is the dtype of weights and activations. Norms and softmax compute in fp32 whatever it is.
+"""
+
+from .heads import ImageEmbed, ImageHead, TextEmbed, TextHead
+from .language_model import LanguageModel
+from .vision import VisionEncoder
+from .vq import ImageDecoder, ImageEncoder
+
+__all__ = [
+    "ImageDecoder",
+    "ImageEmbed",
+    "ImageEncoder",
+    "ImageHead",
+    "LanguageModel",
+    "TextEmbed",
+    "TextHead",
+    "VisionEncoder",
+]

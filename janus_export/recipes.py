@@ -1,0 +1,96 @@
+"""How each stored tensor is made from the checkpoint's: the link between a module's parameter and upstream names.
+
+Matrices are stored `[in, out]`, so that a graph multiplies without a transpose, and matrices that share
+their input are merged into one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import Tensor
+from .config import CheckpointError
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class FromCheckpoint:
+    """Sources joined along their first axis, then transposed if `transposed`. Shapes are upstream's."""
+
+    sources: tuple[tuple[str, tuple[int, ...]], ...]
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        first = sum(shape[0] for _, shape in self.sources)
+        joined = (first, *self.sources[0][1][1:])
+        return joined[::-1] if self.transposed else joined
+
+    def make(self, tensors: Mapping[str, Tensor], dtype: np.dtype[Any]) -> Array:
+        """Reads and converts one source at a time into fresh memory. Raises CheckpointError if a value overflows."""
+        result = np.empty(self.shape, dtype)
+        target = result.T if self.transposed else result
+        start = 0
+        for name, shape in self.sources:
+            source = tensors[name].read()
+            part = target[start : start + shape[0]]
+            with np.errstate(over="ignore"):
+                part[...] = source
+            if not np.isfinite(part).all():
+                _refuse(name, source, dtype)
+            start += shape[0]
+        return result
+
+
+@dataclass(frozen=True)
+class RopeTable:
+    """cos or sin of position times inverse frequency, [max_length, head_size / 2], angles in fp32.
+
+    The reference scripts round the frequencies to bf16 by the way they load; that is their accident, not the model.
+    """
+
+    function: str
+    max_length: int
+    head_size: int
+    theta: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.max_length, self.head_size // 2
+
+    def make(self, tensors: Mapping[str, Tensor], dtype: np.dtype[Any]) -> Array:
+        exponents = np.arange(0, self.head_size, 2, dtype=np.float32) / np.float32(self.head_size)
+        frequencies = np.float32(1) / np.power(np.float32(self.theta), exponents)
+        angles = np.arange(self.max_length, dtype=np.float32)[:, None] * frequencies
+        table: Array = getattr(np, self.function)(angles).astype(dtype)
+        return table
+
+
+Recipe = FromCheckpoint | RopeTable
+
+
+def check_tensors(recipes: list[Recipe], tensors: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError listing by name every tensor that is missing, misshaped or known to nobody."""
+    expected = {name: shape for recipe in recipes if isinstance(recipe, FromCheckpoint) for name, shape in recipe.sources}
+    problems = [
+        *(f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in tensors),
+        *(
+            f"{name} has shape {list(tensors[name].shape)}, expected {list(shape)}"
+            for name, shape in expected.items()
+            if name in tensors and tensors[name].shape != shape
+        ),
+        *(f"unknown {name} {list(tensor.shape)}" for name, tensor in tensors.items() if name not in expected),
+    ]
+    if problems:
+        shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+        raise CheckpointError(f"the checkpoint does not fit its config.json: {shown}")
+
+
+def _refuse(name: str, source: Array, dtype: np.dtype[Any]) -> None:
+    if np.isfinite(source).all():
+        largest = float(np.abs(source.astype(np.float32)).max())
+        raise CheckpointError(f"{name} holds {largest:g}, beyond {dtype}'s {np.finfo(dtype).max:g}; export with --precision fp32")
+    raise CheckpointError(f"{name} holds NaN or Inf: the checkpoint is damaged; fetch it again")

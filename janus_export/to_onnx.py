@@ -1,0 +1,128 @@
+"""GraphSpec -> ONNX: trace on fake weights, point the weights into the bundle's one file, check, save.
+
+No weight is in memory here, so a 7B decoder traces in the same space as a tiny one.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from torch._subclasses import FakeTensorMode
+
+from janus_runtime.manifest import Graph, Precision, TensorSpec
+
+from .config import JanusConfig
+from .graphs import GraphSpec, TensorSpecs
+from .modules.layers import recipes_of
+from .precision import dtype_of
+from .weights import WEIGHTS, WeightPlan
+
+# Example sizes of the dimensions that vary. All differ and none is 0 or 1, which tracing would take for constants.
+_SIZES = {"rows": 2, "tokens": 3, "max_length": 7, "images": 2}
+
+
+def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, plan: WeightPlan, folder: Path) -> Graph:
+    """Writes `<name>.onnx`, reserves places for its weights in `plan`, and returns its manifest entry."""
+    f = dtype_of(spec.name, precision)
+    inputs, outputs = spec.inputs(config, f), spec.outputs(config, f)
+    with FakeTensorMode(), _quiet():
+        module = spec.build(config, getattr(torch, f)).eval()
+        recipes = recipes_of(module)
+        program = torch.onnx.export(
+            module,
+            spec.arrange({name: _example(tensor) for name, tensor in inputs.items()}),
+            dynamo=True,
+            opset_version=spec.opset,
+            dynamic_shapes=_dynamic_shapes(spec, inputs),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    _forget_weights(model, set(recipes))
+    with _quiet():
+        onnxscript.optimizer.optimize(model)
+    _check_interface(spec.name, model, inputs, outputs)
+    _strip(model, spec.name)
+    for name, value in model.graph.initializers.items():
+        if name in recipes:
+            recipe, dtype = recipes[name]
+            place = plan.add(recipe, str(dtype).removeprefix("torch."))
+            assert value.dtype is not None
+            value.const_value = ir.ExternalTensor(
+                WEIGHTS, place.offset, place.length, value.dtype, name=name, shape=ir.Shape(recipe.shape), base_dir=folder
+            )
+    file = f"{spec.name}.onnx"
+    ir.save(model, folder / file)
+    return Graph(file, inputs, outputs)
+
+
+def check_graph(path: Path) -> None:
+    """The ONNX checker, once the weights are beside the graph."""
+    onnx.checker.check_model(str(path))
+
+
+def _example(spec: TensorSpec) -> torch.Tensor:
+    shape = [_SIZES[size] if isinstance(size, str) else size for size in spec.shape]
+    return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
+
+
+def _dynamic_shapes(spec: GraphSpec, inputs: TensorSpecs) -> tuple[object, ...]:
+    dims = {name: torch.export.Dim(name) for name in _SIZES}
+    shapes = {
+        name: {axis: dims[size] for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
+        for name, tensor in inputs.items()
+    }
+    return spec.arrange(shapes)
+
+
+def _forget_weights(model: ir.Model, names: set[str]) -> None:
+    """Takes the fake values out, so that the optimizer sees weights as unknown and leaves them alone."""
+    for name, value in model.graph.initializers.items():
+        if name in names:
+            value.const_value = None
+
+
+def _check_interface(name: str, model: ir.Model, inputs: TensorSpecs, outputs: TensorSpecs) -> None:
+    """The graph takes and gives exactly what its spec says, and uses every input."""
+    for side, values, specs in (("inputs", model.graph.inputs, inputs), ("outputs", model.graph.outputs, outputs)):
+        got = {str(value.name): str(value.dtype.numpy().name) for value in values if value.dtype is not None}
+        expected = {key: spec.dtype for key, spec in specs.items()}
+        assert got == expected, f"{name}: traced {side} {got}, expected {expected}"
+    unused = [value.name for value in model.graph.inputs if not value.uses()]
+    assert not unused, f"{name}: inputs {unused} are used by no node"
+
+
+def _strip(model: ir.Model, name: str) -> None:
+    """Removes what depends on the machine and on how the tracer went: stack traces, module paths, notes."""
+    model.graph.name = name
+    model.doc_string = model.graph.doc_string = None
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+class _quiet(warnings.catch_warnings):
+    """The tracer warns about absent optional packages and its own internals; neither is the user's business."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *exc: object) -> None:
+        logging.disable(logging.NOTSET)
+        super().__exit__(*exc)

@@ -1,0 +1,55 @@
+"""Run DeepSeek Janus bundles without torch: draw pictures from text, answer questions about pictures."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .image_to_text import Answer, Chat
+    from .janus import Janus, load
+    from .manifest import Manifest
+    from .text_to_image import GeneratedImage
+
+from .errors import (
+    BackendError,
+    BundleError,
+    Cancelled,
+    ImageError,
+    JanusError,
+    NumericalError,
+    PromptError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "BackendError",
+    "BundleError",
+    "Cancelled",
+    "Chat",
+    "GeneratedImage",
+    "ImageError",
+    "Janus",
+    "JanusError",
+    "Manifest",
+    "NumericalError",
+    "PromptError",
+    "load",
+]
+
+_HOMES = {
+    "Answer": "image_to_text",
+    "Chat": "image_to_text",
+    "GeneratedImage": "text_to_image",
+    "Janus": "janus",
+    "Manifest": "manifest",
+    "load": "janus",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use, so that `janus-rt --help` answers at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,88 @@
+"""ONNX Runtime. Memory is NumPy's; every tensor is bound by address, so nothing is copied on the way."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import BackendError, BundleError
+from ..manifest import DType
+from .base import Array, check_inputs
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise BackendError(f"the cpu backend needs ONNX Runtime ({error}); pip install 'janus-rt[cpu]'") from None
+
+
+class OrtCpu:
+    name = "cpu"
+    flavour = "gqa"
+
+    def __init__(self) -> None:
+        self.description = f"ONNX Runtime {ort.__version__} on the CPU"
+
+    def load(self, bundle: Bundle, graph: str) -> "OrtEngine":
+        return OrtEngine(bundle, graph)
+
+    def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        # Zeroed pages are handed out by the system only when first written: a long cache costs what it holds.
+        return np.zeros(shape, dtype)
+
+    def advice(self, bundle: Bundle) -> str | None:
+        if bundle.manifest.precision == "fp16":
+            return (
+                "this fp16 bundle runs slowly on a CPU, which has no fp16 kernels; "
+                "for the CPU export with 'janus-export checkpoint SRC --out DIR --precision fp32'"
+            )
+        return None
+
+
+class OrtEngine:
+    """One graph on the CPU provider. See `base.Engine` for the contract."""
+
+    def __init__(self, bundle: Bundle, graph: str) -> None:
+        self.name = graph
+        self.spec = bundle.graph(graph)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        # Engines take turns. Threads that spin after one graph's work would take the next graph's cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = bundle.path / self.spec.file
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the binding's exception classes share no public base
+            raise BundleError(f"{path} cannot be opened: {_first_line(error)}; run 'janus-rt verify'") from None
+
+    def run(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        check_inputs(self.name, self.spec, inputs)
+        given = outputs or {}
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, _bind(f"{self.name}.{name}", array))
+        for name in self.spec.outputs:
+            if name in given:
+                binding.bind_ortvalue_output(name, _bind(f"{self.name}.{name}", given[name]))
+            else:
+                binding.bind_output(name, "cpu")
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise BackendError(f"{self.name} failed: {_first_line(error)}") from None
+        results = zip(self.spec.outputs, binding.get_outputs(), strict=True)
+        return {name: value.numpy() for name, value in results if name not in given}
+
+    def close(self) -> None:
+        del self._session
+
+
+def _bind(name: str, array: Array) -> Any:
+    """An OrtValue over the array's own memory; it must be one piece, or ONNX Runtime would take a copy."""
+    if not array.flags.c_contiguous:
+        raise BackendError(f"{name} got a strided array, expected one contiguous piece of memory")
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,267 @@
+"""janus-rt: thin commands over `Janus`. No logic of the model lives here."""
+
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .errors import JanusError
+
+if TYPE_CHECKING:
+    from .image_to_text import Answer, Chat
+    from .janus import Janus
+
+DEFAULT_BUNDLE = "engines/janus-nano"
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Whatever goes wrong becomes one line on stderr and exit code 1; with --debug the traceback."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does. Nothing is left to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(1) from None
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, JanusError | OSError | ValueError):
+            text = f"{type(error).__name__}: {text}; this is a fault of janus-rt: run again with --debug and report it"
+        raise click.ClickException(text) from None
+
+
+def common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that every command shares; opens the model and hands it in as `janus`."""
+
+    @click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, metavar="DIR", help="The bundle to run.")
+    @click.option(
+        "--backend",
+        type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+        default="auto",
+        show_default=True,
+        help="Where to run; auto takes the best that is there and says so.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object per result on stdout.")
+    @click.option("--quiet", is_flag=True, help="No progress and no notes on stderr.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @functools.wraps(command)
+    def wrapped(bundle: str, backend: Any, as_json: bool, quiet: bool, debug: bool, **options: Any) -> None:
+        with reported(debug):
+            if quiet:
+                import logging
+
+                logging.getLogger("janus_runtime").setLevel(logging.ERROR)
+            from .janus import load
+
+            with load(bundle, backend) as janus:
+                if not quiet:
+                    click.echo(f"{janus.manifest.name}, {janus.manifest.precision}, {janus.backend_description}", err=True)
+                    if janus.manifest.random_weights:
+                        click.echo("the weights of this bundle are random: expect noise, not pictures or sense", err=True)
+                command(janus=janus, as_json=as_json, quiet=quiet, **options)
+
+    return wrapped
+
+
+def sampling_options(temperature: float | None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in (
+            click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Keep the most likely ids that reach this probability."),
+            click.option("--top-k", type=click.IntRange(0), default=0, help="Keep the k most likely ids; 0 keeps all."),
+            click.option("--temperature", type=click.FloatRange(0), default=temperature, help="0 is greedy."),
+            click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Draw pictures from text and answer questions about pictures with DeepSeek Janus."""
+
+
+@main.command()
+@click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
+@click.option("-n", "--n", type=click.IntRange(1), default=4, show_default=True, help="Pictures of each prompt.")
+@click.option("--cfg-weight", type=float, help="Strength of guidance; default: the model's.")
+@sampling_options(None)
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures drawn at once.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
+@click.option("--grid", is_flag=True, help="Also write all pictures of a prompt as one.")
+@click.option("--upscale", type=click.IntRange(1, 8192), metavar="SIZE", help="Scale pictures to this size (Lanczos).")
+@common
+def generate(
+    janus: "Janus", as_json: bool, quiet: bool, prompts: tuple[str, ...], n: int, out: Path, grid: bool, upscale: int | None, **settings: Any
+) -> None:
+    """Draw pictures of one or several PROMPTs into PNG files. Files are never overwritten."""
+    from .files import PictureFolder
+
+    folder = PictureFolder(out, janus, settings, upscale)
+
+    def save(picture: Any) -> None:
+        path = folder.save(picture)
+        if as_json:
+            _print_json(janus, prompt=picture.prompt, seed=picture.seed, file=str(path), timings=picture.timings)
+        else:
+            click.echo(path)
+
+    with _progress("drawing", quiet) as on_step:
+        pictures = janus.generate(prompts, n, on_step=on_step, on_image=save, **settings)
+    if grid:
+        for start in range(0, len(pictures), n):
+            path = folder.save_grid(pictures[start : start + n])
+            if as_json:
+                _print_json(janus, prompt=pictures[start].prompt, seed=settings["seed"], file=str(path), grid=n)
+            else:
+                click.echo(path)
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--ask", default="Describe this image.", show_default=True, metavar="QUESTION")
+@click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True)
+@sampling_options(0.0)
+@common
+def describe(janus: "Janus", as_json: bool, quiet: bool, images: tuple[str, ...], ask: str, **settings: Any) -> None:
+    """Answer one question about all IMAGEs together; the text streams as it comes."""
+    answer = janus.describe(list(images), ask, **settings)
+    _print_answer(answer, as_json)
+    if as_json:
+        _print_json(janus, prompt=ask, images=list(images), seed=settings["seed"], text=answer.text, stop=answer.stop,
+                    tokens=len(answer.text_ids), timings=answer.timings)  # fmt: skip
+
+
+@main.command()
+@click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--max-length", type=click.IntRange(2), help="Tokens that a conversation may hold.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
+@sampling_options(0.0)
+@common
+def chat(
+    janus: "Janus", as_json: bool, quiet: bool, max_tokens: int, max_length: int | None, out: Path, **settings: Any
+) -> None:
+    """Talk. `/image PATH` adds a picture to the next question, `/draw PROMPT` draws one, `/quit` ends."""
+    from .chat import Conversation
+
+    conversation = Conversation(janus, out, max_tokens, max_length, settings)
+    interactive = sys.stdin.isatty() and not quiet
+    if interactive:
+        click.echo("/image PATH, /draw PROMPT, /quit", err=True)
+    failed = False
+    while True:
+        if interactive:
+            click.echo("> ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line or line.strip() == "/quit":
+            break
+        try:
+            result = conversation.take(line.strip(), lambda: _progress("drawing", quiet))
+            if result is None:
+                continue
+            if isinstance(result, Path):
+                _print_json(janus, prompt=line.strip(), file=str(result)) if as_json else click.echo(result)
+                continue
+            _print_answer(result, as_json)
+            if as_json:
+                _print_json(janus, prompt=line.strip(), text=result.text, stop=result.stop, timings=result.timings)
+        except (JanusError, OSError, ValueError) as error:
+            # A mistyped path must not cost the conversation; in a script the exit code still tells.
+            failed = True
+            click.echo(f"Error: {error}", err=True)
+    if failed and not interactive:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@common
+def info(janus: "Janus", as_json: bool, quiet: bool) -> None:
+    """Say what a bundle holds."""
+    manifest = janus.manifest
+    size = sum(file.bytes for file in manifest.files.values())
+    if as_json:
+        click.echo(json.dumps({"bundle": str(janus.bundle_path), "bytes": size, **json.loads(manifest.to_json())}))
+        return
+    model, picture = manifest.language_model, manifest.image_output
+    for label, value in (
+        ("bundle", janus.bundle_path),
+        ("model", f"{manifest.name} ({manifest.family}){', random weights' if manifest.random_weights else ''}"),
+        ("source", f"{manifest.source.name}, {manifest.source.layout} layout, {manifest.source.dtype}"),
+        ("precision", manifest.precision),
+        ("tasks", ", ".join(manifest.tasks)),
+        ("size", f"{size / 1e6:,.1f} MB in {len(manifest.files)} files"),
+        ("decoder", f"{model.num_layers} layers, {model.hidden_size} wide, {model.max_length} tokens at most"),
+        ("pictures", f"{picture.size}x{picture.size}, {picture.num_tokens} tokens of {picture.num_ids}"),
+        ("graphs", ", ".join(manifest.graphs)),
+        ("built with", ", ".join(f"{name} {version}" for name, version in manifest.built_with.items())),
+    ):
+        click.echo(f"{label:11}{value}")
+
+
+@main.command()
+@common
+def verify(janus: "Janus", as_json: bool, quiet: bool) -> None:
+    """Check a bundle: every file's hash, then every graph against its golden."""
+    for name in janus.verify_hashes():
+        if as_json:
+            _print_json(janus, file=name, passed=True)
+        else:
+            click.echo(f"ok      {name}: hash")
+    failed = []
+    for check in janus.verify_goldens():
+        if as_json:
+            _print_json(janus, graph=check.graph, difference=check.difference, tolerance=check.tolerance, passed=check.passed)
+        else:
+            click.echo(f"{'ok' if check.passed else 'FAILED':8}{check.graph}: differs by {check.difference:.1e}, {check.tolerance:.0e} allowed")
+        if not check.passed:
+            failed.append(check.graph)
+    if failed:
+        raise JanusError(f"{', '.join(failed)}: not what torch computes; export again, or report it with this output")
+
+
+@contextmanager
+def _progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A callback that moves a bar on a terminal; None where nobody would see it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    start = time.perf_counter()
+
+    def show(step: int, total: int) -> None:
+        rate = step / (time.perf_counter() - start)
+        filled = 30 * step // total
+        bar = "█" * filled + "░" * (30 - filled)
+        click.echo(f"\r{label} {bar} {step}/{total} {rate:.1f}/s {(total - step) / rate:.0f}s left ", nl=False, err=True)
+
+    try:
+        yield show
+    finally:
+        click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _print_answer(answer: "Answer", as_json: bool) -> None:
+    for piece in answer:
+        if not as_json:
+            click.echo(piece, nl=False)
+            sys.stdout.flush()
+    if not as_json:
+        click.echo()
+
+
+def _print_json(janus: "Janus", **values: Any) -> None:
+    click.echo(json.dumps({**values, "backend": janus.backend, "bundle": str(janus.bundle_path)}, ensure_ascii=False))
+    sys.stdout.flush()

@@ -1,0 +1,58 @@
+"""The engines of one bundle on one backend: opened when first used, closed together."""
+
+import threading
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends.base import Backend, Engine
+from .bundle import Bundle
+from .manifest import Manifest
+from .prompt import Ids
+from .session import Session
+
+
+class Engines:
+    """`engines[name]` is the open engine of graph `name`. Safe to share by threads."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self._open: dict[str, Engine] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    def __getitem__(self, name: str) -> Engine:
+        with self._lock:
+            if name not in self._open:
+                self._open[name] = self.backend.load(self.bundle, name)
+            return self._open[name]
+
+    @property
+    def language_model(self) -> Engine:
+        return self[f"language_model.{self.backend.flavour}"]
+
+    def session(self, kind: Literal["text", "image"], rows: int, max_length: int) -> Session:
+        """A fresh session that embeds and predicts text ids or image ids."""
+        embed, head = self[f"{kind}_embed"], self[f"{kind}_head"]
+        return Session(self.backend, self.language_model, embed, head, self.manifest.language_model, rows, max_length)
+
+    def embed_text(self, ids: Ids) -> NDArray[Any]:
+        """Text ids [T] -> embeddings [T, D]."""
+        rows: NDArray[Any] = self["text_embed"].run({"text_ids": ids[None]})["embeds"][0]
+        return rows
+
+    def encode_images(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
+        """Pixels [k, 3, size, size] -> features [k, tokens, D], one picture at a time: activations are large."""
+        encoder = self["vision_encoder"]
+        return np.concatenate([encoder.run({"pixels": one[None]})["embeds"] for one in pixels])
+
+    def close(self) -> None:
+        with self._lock:
+            for engine in self._open.values():
+                engine.close()
+            self._open.clear()

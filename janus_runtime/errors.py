@@ -1,0 +1,29 @@
+"""Every error a user can cause. One line each: what we got, what we expected, what to do."""
+
+
+class JanusError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class BundleError(JanusError):
+    """A bundle is missing, altered, truncated or of another format."""
+
+
+class BackendError(JanusError):
+    """A backend was asked for and cannot run here, or was handed tensors its graph does not take."""
+
+
+class PromptError(JanusError):
+    """Text that the model cannot take: too long, empty, or holding reserved tokens."""
+
+
+class ImageError(JanusError):
+    """A file that is no picture, or a picture that cannot be used."""
+
+
+class NumericalError(JanusError):
+    """NaN or Inf came out of a graph."""
+
+
+class Cancelled(JanusError):
+    """The caller set the `cancel` event."""

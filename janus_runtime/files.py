@@ -1,0 +1,78 @@
+"""Pictures on disk: numbered names, parameters inside the PNG, nothing overwritten, nothing half written."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from . import __version__
+from .image import grid
+from .janus import Janus
+from .text_to_image import GeneratedImage
+
+
+class PictureFolder:
+    """Writes `NNN-<slug>-seed<S>.png` into a folder, which it makes. NNN goes on from the highest number there."""
+
+    def __init__(self, folder: Path, janus: Janus, settings: dict[str, Any], upscale: int | None = None) -> None:
+        defaults = janus.manifest.defaults
+        self.folder = folder
+        self.upscale = upscale
+        self._parameters = {
+            "software": f"janus-rt {__version__}",
+            "model": janus.manifest.name,
+            "precision": janus.manifest.precision,
+            "backend": janus.backend,
+            **{key: settings[key] for key in ("cfg_weight", "temperature", "top_k", "top_p")},
+        }
+        for key, default in (("cfg_weight", defaults.cfg_weight), ("temperature", defaults.temperature)):
+            if self._parameters[key] is None:
+                self._parameters[key] = default
+
+    def save(self, picture: GeneratedImage) -> Path:
+        """Writes one picture with its parameters and returns its path. Raises OSError."""
+        image = self._scaled(picture.image)
+        return self._write(image, f"{slug(picture.prompt)}-seed{picture.seed}", picture)
+
+    def save_grid(self, pictures: Sequence[GeneratedImage]) -> Path:
+        """All pictures of one prompt as one file."""
+        sheet = grid([self._scaled(picture.image) for picture in pictures])
+        return self._write(sheet, f"{slug(pictures[0].prompt)}-seed{pictures[0].seed}-grid", pictures[0])
+
+    def _scaled(self, image: Image.Image) -> Image.Image:
+        if self.upscale is None:
+            return image
+        return image.resize((self.upscale, self.upscale), Image.Resampling.LANCZOS)
+
+    def _write(self, image: Image.Image, name: str, picture: GeneratedImage) -> Path:
+        info = PngInfo()
+        for key, value in {"prompt": picture.prompt, "seed": picture.seed, **self._parameters}.items():
+            info.add_itxt(key, str(value))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f".{name}-{os.getpid()}.part"
+        try:
+            image.save(part, format="PNG", pnginfo=info)
+            while True:
+                path = self.folder / f"{self._next_number():03}-{name}.png"
+                try:
+                    # A link fails where a file exists already: two programs may share the folder.
+                    os.link(part, path)
+                    return path
+                except FileExistsError:
+                    continue
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _next_number(self) -> int:
+        numbers = [int(match[1]) for name in os.listdir(self.folder) if (match := re.match(r"(\d{3,})-", name))]
+        return max(numbers, default=-1) + 1
+
+
+def slug(text: str, length: int = 40) -> str:
+    """Lower-case letters and digits of any script, the rest as single dashes, at most `length` bytes in UTF-8."""
+    words = re.sub(r"[\W_]+", "-", text.lower()).strip("-")
+    return words.encode()[:length].decode(errors="ignore").strip("-") or "picture"

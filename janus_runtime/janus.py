@@ -1,0 +1,160 @@
+"""`load()` and `Janus`: a bundle on a backend, ready to draw and to answer."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from .backends import BackendName, open_backend
+from .bundle import TOKENIZER, Bundle
+from .engines import Engines
+from .errors import BundleError
+from .image import Picture
+from .image_to_text import Answer, Chat
+from .manifest import Manifest, Task
+from .noise import check_seed
+from .prompt import Prompter
+from .sampling import Sampler
+from .text_to_image import GeneratedImage, ImageGenerator, OnStep, Request
+from .verify import Check, verify_goldens
+
+_log = logging.getLogger("janus_runtime")
+
+
+class Janus:
+    """One model on one backend. Methods may be called from several threads; each call has a cache of its own."""
+
+    def __init__(self, engines: Engines, prompter: Prompter) -> None:
+        self._engines = engines
+        self._prompter = prompter
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._engines.manifest
+
+    @property
+    def backend(self) -> str:
+        """Which backend runs: `cpu`, `cuda` or `tensorrt`."""
+        return self._engines.backend.name
+
+    @property
+    def backend_description(self) -> str:
+        return self._engines.backend.description
+
+    @property
+    def bundle_path(self) -> Path:
+        return self._engines.bundle.path
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        n: int = 1,
+        *,
+        seed: int = 0,
+        cfg_weight: float | None = None,
+        temperature: float | None = None,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        batch_size: int = 8,
+        on_step: OnStep | None = None,
+        on_image: Callable[[GeneratedImage], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> list[GeneratedImage]:
+        """Draws `n` pictures of each prompt; all of them in order, prompt by prompt.
+
+        Picture i of a prompt is picture 0 with `seed + i`. `cfg_weight` and `temperature` default to the model's;
+        temperature 0 is greedy; `top_k` 0 and `top_p` 1 sample from all ids, as the original does. `batch_size`
+        pictures are drawn at once: more is faster in all and takes more memory. `on_step(step, total)` reports
+        progress, `on_image` hands over each picture as soon as it is there. Raises PromptError, NumericalError,
+        Cancelled, and ValueError on settings out of range.
+        """
+        self._require("generation")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        defaults = self.manifest.defaults
+        if n < 1 or batch_size < 1 or not prompts:
+            raise ValueError(f"got {len(prompts)} prompts, n {n}, batch_size {batch_size}; expected 1 or more of each")
+        check_seed(seed, n)
+        sampler = Sampler(defaults.temperature if temperature is None else temperature, top_k, top_p)
+        weight = defaults.cfg_weight if cfg_weight is None else cfg_weight
+        request = Request(prompts, n, seed, weight, sampler, batch_size)
+        pictures = []
+        for picture in ImageGenerator(self._engines, self._prompter).generate(request, on_step, cancel):
+            pictures.append(picture)
+            if on_image is not None:
+                on_image(picture)
+        return pictures
+
+    def describe(
+        self,
+        images: Picture | Sequence[Picture],
+        question: str = "Describe this image.",
+        *,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        cancel: threading.Event | None = None,
+    ) -> Answer:
+        """Asks one question about one or several pictures; iterate over the result for text as it comes.
+
+        Raises ImageError, PromptError and ValueError at once; NumericalError and Cancelled while iterating.
+        """
+        pictures = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+        if not pictures:
+            raise ValueError("describe got no picture; expected at least one")
+        return self.chat().say(
+            question,
+            pictures,
+            max_tokens=max_tokens,
+            sampler=Sampler(temperature, top_k, top_p),
+            seed=seed,
+            cancel=cancel,
+        )
+
+    def chat(self, max_length: int | None = None) -> Chat:
+        """A conversation with a cache for `max_length` tokens, pictures and answers included (default: the model's limit)."""
+        self._require("understanding")
+        limit = self.manifest.language_model.max_length
+        length = limit if max_length is None else max_length
+        if not 1 < length <= limit:
+            raise ValueError(f"max_length is {length}; expected 2 to {limit}")
+        return Chat(self._engines, self._prompter, length)
+
+    def verify_hashes(self) -> Iterator[str]:
+        """Yields each file's name once its hash was found right. Raises BundleError at the first that is not."""
+        return self._engines.bundle.verify_hashes()
+
+    def verify_goldens(self) -> Iterator[Check]:
+        """Yields one check a graph: this backend against the torch reference."""
+        return verify_goldens(self._engines)
+
+    def _require(self, task: Task) -> None:
+        if task not in self.manifest.tasks:
+            raise BundleError(
+                f"{self.bundle_path} was exported for {' and '.join(self.manifest.tasks)} only, not for {task}; "
+                "export again without --only"
+            )
+
+    def close(self) -> None:
+        self._engines.close()
+
+    def __enter__(self) -> "Janus":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def load(path: str | Path, backend: BackendName = "auto") -> Janus:
+    """Opens a bundle. Graphs are read when first used.
+
+    Raises BundleError if the folder is not a whole bundle, BackendError if the backend cannot run here.
+    """
+    bundle = Bundle.open(path)
+    opened = open_backend(backend)
+    if advice := opened.advice(bundle):
+        _log.warning(advice)
+    return Janus(Engines(bundle, opened), Prompter(bundle.manifest, bundle.path / TOKENIZER))
+

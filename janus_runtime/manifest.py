@@ -1,0 +1,230 @@
+"""The contract between export and runtime: manifest.json as frozen types, parsed strictly.
+
+Everything a runtime needs to know about a model is here; nothing is guessed from names. A field that
+is missing, unknown or of the wrong type is an error that names its place in the file.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from .errors import BundleError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+Precision = Literal["fp32", "fp16"]
+Task = Literal["generation", "understanding"]
+Family = Literal["janus", "janus-pro"]
+DType = Literal["float32", "float16", "int32"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. A string in `shape` is a dimension that varies between calls."""
+
+    dtype: DType
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    file: str
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+
+@dataclass(frozen=True)
+class File:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights came from: a hub id or folder name, its revision, layout and stored dtype."""
+
+    name: str
+    revision: str | None
+    layout: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Sizes of the decoder and its cache. `max_length` counts prompt and answer together."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    head_size: int
+    vocab_size: int
+    max_length: int
+    cache_dtype: DType
+
+
+@dataclass(frozen=True)
+class Token:
+    text: str
+    id: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    bos: Token
+    eos: Token
+    pad: Token
+    begin_of_image: Token
+    end_of_image: Token
+    image_placeholder: Token
+
+
+@dataclass(frozen=True)
+class Template:
+    """Pieces of a prompt. `system` is used for understanding only, as in the original."""
+
+    system: str
+    user: str
+    assistant: str
+    after_system: str
+    after_user: str
+    after_assistant: str
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """How a picture becomes pixels for `vision_encoder`; `num_tokens` is what it becomes in the prompt."""
+
+    size: int
+    min_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    background: tuple[int, ...]
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """A drawn picture: `num_tokens` = `grid`² ids below `num_ids`, decoded to `size`² pixels."""
+
+    size: int
+    grid: int
+    num_tokens: int
+    num_ids: int
+
+
+@dataclass(frozen=True)
+class Defaults:
+    cfg_weight: float
+    temperature: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    format: int
+    name: str
+    family: Family
+    precision: Precision
+    random_weights: bool
+    tasks: tuple[Task, ...]
+    source: Source
+    language_model: LanguageModel
+    tokens: Tokens
+    template: Template
+    image_input: ImageInput
+    image_output: ImageOutput
+    defaults: Defaults
+    graphs: dict[str, Graph]
+    files: dict[str, File]
+    built_with: dict[str, str]
+
+    @classmethod
+    def from_json(cls, text: str, where: str = MANIFEST) -> "Manifest":
+        """Raises BundleError on anything that is not exactly a manifest of this format."""
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"{where} is not JSON ({error}); export the bundle again") from None
+        if not isinstance(value, dict) or type(value.get("format")) is not int:
+            raise BundleError(f"{where} has no format number; expected a manifest written by janus-export")
+        if value["format"] != FORMAT:
+            raise BundleError(
+                f"{where} has format {value['format']}, this version reads format {FORMAT}; "
+                "export the bundle again or install the janus-rt that wrote it"
+            )
+        manifest = _parse(cls, value, where)
+        manifest._check(where)
+        return manifest
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        path = folder / MANIFEST
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise BundleError(
+                f"{folder} is not a bundle: it has no {MANIFEST}; make one with 'janus-export checkpoint SRC --out DIR'"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{path} is not UTF-8 text ({error}); export the bundle again") from None
+        return cls.from_json(text, str(path))
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    def _check(self, where: str) -> None:
+        for name in self.files:
+            path = PurePosixPath(name)
+            if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+                raise BundleError(f"{where}: file path {name!r} leaves the bundle; paths must be relative, without '..'")
+        for name, graph in self.graphs.items():
+            if graph.file not in self.files:
+                raise BundleError(f"{where}: graphs.{name}.file {graph.file!r} is not listed under files")
+        for label, expected, got in (
+            ("image_output.num_tokens", self.image_output.grid**2, self.image_output.num_tokens),
+            ("image_input.mean", 3, len(self.image_input.mean)),
+            ("image_input.std", 3, len(self.image_input.std)),
+            ("image_input.background", 3, len(self.image_input.background)),
+        ):
+            if expected != got:
+                raise BundleError(f"{where}: {label} does not fit: expected {expected}, got {got}")
+
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """`value` from JSON as `kind`: a dataclass, a container, a union, a Literal or a plain type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_parse(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin in (types.UnionType, typing.Union):
+        if type(value) in arguments or (value is None and types.NoneType in arguments):
+            return value
+    elif origin is Literal:
+        if value in arguments:
+            return value
+        raise BundleError(f"{where}: expected one of {', '.join(map(str, arguments))}, got {value!r}")
+    elif kind is float and type(value) in (int, float):
+        return float(value)
+    elif kind is type(value):
+        return value
+    raise BundleError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")
+
+
+def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise BundleError(f"{where}: expected an object, got {value!r}")
+    fields = typing.get_type_hints(kind)
+    if missing := sorted(fields.keys() - value.keys()):
+        raise BundleError(f"{where}: missing {', '.join(missing)}")
+    if unknown := sorted(value.keys() - fields.keys()):
+        raise BundleError(f"{where}: unknown {', '.join(unknown)}")
+    return kind(**{name: _parse(field, value[name], f"{where}.{name}") for name, field in fields.items()})

@@ -1,0 +1,126 @@
+"""Text in: conversation -> prompt string -> ids, its unconditional twin, image placeholders and splice.
+
+Rules are the original `VLChatProcessor`'s. Letters: T ids of one prompt, D hidden size, k pictures.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as _Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from .errors import BundleError, PromptError
+from .manifest import Manifest, Template
+
+Ids = NDArray[np.int32]
+
+
+def render(template: Template, messages: Sequence[tuple[str, str]], system: str = "") -> str:
+    """(role, text) messages -> prompt string. An empty text opens that role's turn: `role:` and no space."""
+    parts = [system + template.after_system] if system else []
+    for index, (role, text) in enumerate(messages):
+        end = template.after_assistant if index % 2 else template.after_user
+        parts.append(f"{role}: {text.strip()}{end}" if text.strip() else f"{role}:")
+    return "".join(parts).strip()
+
+
+class Prompter:
+    """Builds ids for one model: its tokenizer, special tokens and template, all from the bundle."""
+
+    def __init__(self, manifest: Manifest, tokenizer_path: Path) -> None:
+        try:
+            self._tokenizer = _Tokenizer.from_file(str(tokenizer_path))
+        except Exception as error:  # the library raises bare Exception
+            raise BundleError(f"{tokenizer_path} is not a tokenizer: {error}; export the bundle again") from None
+        self.manifest = manifest
+        self.tokens = manifest.tokens
+        self.template = manifest.template
+        special = {token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special}
+        known = [getattr(self.tokens, name) for name in self.tokens.__dataclass_fields__]
+        self._reserved = sorted(special | {token.text for token in known})
+        for token in known:
+            if (got := self._tokenizer.token_to_id(token.text)) != token.id:
+                raise BundleError(f"{tokenizer_path} gives {token.text} the id {got}, the manifest {token.id}; export again")
+
+    def encode(self, text: str) -> list[int]:
+        """Text with special tokens spelled out -> ids; nothing is added."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def decode_stream(self, ids: Iterator[int]) -> Iterator[str]:
+        """Yields text as ids arrive, never a part of a character; the pieces join to `decode(all ids)`."""
+        stream = DecodeStream(skip_special_tokens=True)
+        seen: list[int] = []
+        text = ""
+        for token in ids:
+            seen.append(token)
+            if piece := stream.step(self._tokenizer, token):
+                text += piece
+                yield piece
+        if rest := self.decode(seen)[len(text) :]:
+            yield rest
+
+    def image_string(self, text: str) -> str:
+        """The prompt that draws: no system text, begin-of-image directly after the last colon."""
+        messages = [(self.template.user, self._user_text(text)), (self.template.assistant, "")]
+        return render(self.template, messages) + self.tokens.begin_of_image.text
+
+    def image(self, text: str) -> Ids:
+        """Text -> ids [T] that start with BOS and end with begin-of-image. Raises PromptError."""
+        ids = np.array([self.tokens.bos.id, *self.encode(self.image_string(text))], np.int32)
+        limit = self.manifest.language_model.max_length - self.manifest.image_output.num_tokens
+        if len(ids) > limit:
+            raise PromptError(
+                f"prompt has {len(ids)} tokens, this model takes {limit} beside a picture; shorten it: {text[:40]!r}…"
+            )
+        return ids
+
+    def blank(self, ids: Ids) -> Ids:
+        """The unconditional twin [T]: everything between first and last id becomes pad, which is attended."""
+        twin = ids.copy()
+        twin[1:-1] = self.tokens.pad.id
+        return twin
+
+    def question_string(self, text: str, num_images: int, first: bool = True) -> str:
+        """One user turn, each picture a placeholder on a line of its own before the text."""
+        user = (self.tokens.image_placeholder.text + "\n") * num_images + self._user_text(text)
+        messages = [(self.template.user, user), (self.template.assistant, "")]
+        return render(self.template, messages, self.template.system if first else "")
+
+    def question(self, text: str, num_images: int, first: bool = True) -> Ids:
+        """Ids [T] of one user turn with every placeholder expanded; BOS and system text on the first only."""
+        ids = self.encode(self.question_string(text, num_images, first))
+        return self.expand([self.tokens.bos.id, *ids] if first else ids)
+
+    def expand(self, ids: Sequence[int]) -> Ids:
+        """Each placeholder id -> begin, `num_tokens` placeholders, end."""
+        placeholder = self.tokens.image_placeholder.id
+        block = [
+            self.tokens.begin_of_image.id,
+            *[placeholder] * self.manifest.image_input.num_tokens,
+            self.tokens.end_of_image.id,
+        ]
+        return np.array([new for id in ids for new in (block if id == placeholder else (id,))], np.int32)
+
+    def _user_text(self, text: str) -> str:
+        """A user's text must not smuggle in turns or pictures: special tokens are ours to place."""
+        if not text.strip():
+            raise PromptError("the prompt is empty; expected some text")
+        for token in self._reserved:
+            if token in text:
+                raise PromptError(f"the text holds the reserved token {token}; take it out")
+        return text
+
+
+def splice(embeds: NDArray[np.generic], ids: Ids, placeholder: int, features: NDArray[np.generic]) -> None:
+    """Writes picture features [k, tokens, D] over the rows of `embeds` [T, D] whose id is the placeholder, in place."""
+    places = np.flatnonzero(ids == placeholder)
+    rows = features.reshape(-1, features.shape[-1])
+    assert len(places) == len(rows), f"{len(places)} placeholders for {len(rows)} feature rows"
+    embeds[places] = rows

@@ -1,0 +1,134 @@
+"""Session: row slots over one KV cache, and the loop that draws.
+
+The only owner of the cache and of each row's length. Letters: R rows, k rows of one prefill, S new
+tokens, M longest length, D hidden size, V ids, n drawn ids a step (R with no guidance, else R / 2).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends.base import Backend, Engine
+from .errors import NumericalError
+from .manifest import LanguageModel
+from .sampling import Floats, Ids, Sampler, guide, pair
+
+Embeds = NDArray[Any]
+
+
+class Session:
+    """Keys and values of `rows` sequences, each with a length of its own.
+
+    A slot is free (length 0) or holds a sequence. Slots can be filled and freed while others go on:
+    a step runs all rows, and what it computes for a free one is dropped. The cache is allocated once,
+    [R, heads, M, head size] a layer, and bound as input and output of every call: it is never copied.
+    """
+
+    def __init__(
+        self, backend: Backend, language_model: Engine, embed: Engine, head: Engine, sizes: LanguageModel, rows: int, max_length: int
+    ) -> None:
+        self.language_model = language_model
+        self.embed = embed
+        self.head = head
+        self.max_length = max_length
+        self.lengths = np.zeros(rows, np.int32)
+        shape = (rows, sizes.num_heads, max_length, sizes.head_size)
+        self._cache = {
+            f"{part}_{layer}": backend.empty(shape, sizes.cache_dtype)
+            for layer in range(sizes.num_layers)
+            for part in ("key", "value")
+        }
+        self._dtype = np.dtype(language_model.spec.inputs["embeds"].dtype)
+        self._ids_name = next(iter(embed.spec.inputs))
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths)
+
+    def prefill(self, embeds: Sequence[Embeds], slot: int = 0) -> Floats:
+        """Sequences of embeddings [T, D] into slots `slot`, `slot` + 1, … -> logits [k, V] after each one's last token.
+
+        Several may differ in length and must go into free slots; a single one may continue its slot.
+        """
+        hidden = self.extend(embeds, slot)
+        return self._logits(hidden, np.ones(len(embeds), bool))
+
+    def step(self, ids: Ids) -> Floats:
+        """One id for every row [R], free rows too (theirs does not matter) -> logits [R, V]."""
+        embeds = self.embed.run({self._ids_name: ids[:, None]})["embeds"]
+        busy = self.lengths > 0
+        return self._logits(self.advance(embeds), busy)
+
+    def draw(
+        self, logits: Floats, sampler: Sampler, noise: Callable[[int], Floats], cfg_weight: float | None = None
+    ) -> Iterator[Ids]:
+        """Yields the ids [n] of step 0, 1, … without end: draws, feeds them back, draws again.
+
+        With `cfg_weight`, rows are pairs made by `sampling.pair` and both get the drawn id. The last ids that
+        were yielded are not in the cache until the next are asked for.
+        """
+        step = 0
+        while True:
+            scores = logits if cfg_weight is None else guide(logits, cfg_weight)
+            ids = sampler(scores, None if sampler.greedy else noise(step))
+            yield ids
+            step += 1
+            logits = self.step(ids if cfg_weight is None else np.array(pair(list(ids), list(ids)), np.int32))
+
+    def replicate(self, source: int, target: int) -> None:
+        """Makes slot `target` a copy of slot `source`, cache and length."""
+        length = self.lengths[source]
+        for tensor in self._cache.values():
+            tensor[target, :, :length] = tensor[source, :, :length]
+        self.lengths[target] = length
+
+    def free(self, slot: int) -> None:
+        self.lengths[slot] = 0
+
+    def extend(self, embeds: Sequence[Embeds], slot: int = 0) -> Embeds:
+        """`prefill` without the head: -> hidden [k, D]."""
+        counts = np.array([len(row) for row in embeds], np.int32)
+        slots = slice(slot, slot + len(embeds))
+        assert len(embeds) == 1 or not self.lengths[slots].any(), "only a single row can continue a filled slot"
+        padded = np.zeros((len(embeds), counts.max(), embeds[0].shape[-1]), self._dtype)
+        for index, row in enumerate(embeds):
+            padded[index, : len(row)] = row
+        hidden = self._run(padded, counts, slot)
+        self.lengths[slots] += counts
+        return hidden
+
+    def advance(self, embeds: Embeds) -> Embeds:
+        """`step` without embedding and head: [R, 1, D] -> hidden [R, D]. Free rows stay free."""
+        hidden = self._run(embeds, np.ones(self.rows, np.int32), 0)
+        self.lengths += self.lengths > 0
+        return hidden
+
+    def _run(self, embeds: Embeds, counts: Ids, slot: int) -> Embeds:
+        """embeds [k, S, D], of which the first `counts` [k] tokens of each row are real -> hidden [k, D] of the last real one."""
+        rows, tokens, _ = embeds.shape
+        slots = slice(slot, slot + rows)
+        lengths = self.lengths[slots] + counts
+        assert lengths.max() <= self.max_length, f"{lengths.max()} tokens in a cache of {self.max_length}"
+        inputs: dict[str, Any] = {
+            "embeds": embeds,
+            "last_row": np.arange(rows, dtype=np.int32) * np.int32(tokens) + counts - 1,
+            "seqlens_k": lengths - 1,
+            "total_sequence_length": np.array(lengths.max(), np.int32),
+        }
+        outputs: dict[str, Any] = {}
+        for name, tensor in self._cache.items():
+            inputs[f"past_{name}"] = outputs[f"present_{name}"] = tensor[slots]
+        return self.language_model.run(inputs, outputs)["hidden"]
+
+    def _logits(self, hidden: Embeds, used: NDArray[np.bool_]) -> Floats:
+        """hidden [k, D] -> logits [k, V]. NaN or Inf in a `used` row [k] is an error that names the graph it came from."""
+        logits: Floats = self.head.run({"hidden": hidden})["logits"]
+        for engine, values in ((self.language_model, hidden), (self.head, logits)):
+            if not np.isfinite(values[used]).all():
+                raise NumericalError(
+                    f"{engine.name} gave NaN or Inf at length {self.lengths.max()}; "
+                    "the weights overflow this precision or are damaged: run 'janus-rt verify', or export in fp32"
+                )
+        return logits

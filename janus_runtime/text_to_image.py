@@ -1,0 +1,125 @@
+"""Text to image: prompts -> prefill -> 576 guided draws -> pixels -> PIL images.
+
+Letters: P prompts, n pictures in a batch, T prompt length, D hidden size.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .engines import Engines
+from .errors import Cancelled
+from .image import postprocess
+from .noise import Noise
+from .prompt import Ids, Prompter
+from .sampling import Sampler, pair
+from .session import Session
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """One picture. `image_ids` int32 [num_tokens]; `timings` in ms, of the batch except `decode`."""
+
+    image: Image.Image
+    image_ids: NDArray[np.int32]
+    prompt: str
+    seed: int
+    timings: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw: `n` pictures of each prompt. See `Janus.generate`."""
+
+    prompts: Sequence[str]
+    n: int
+    seed: int
+    cfg_weight: float
+    sampler: Sampler
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture of a batch: which prompt it belongs to and its own seed."""
+
+    prompt: int
+    seed: int
+
+
+@dataclass
+class ImageGenerator:
+    engines: Engines
+    prompter: Prompter
+    _num_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._num_tokens = self.engines.manifest.image_output.num_tokens
+
+    def generate(
+        self, request: Request, on_step: OnStep | None = None, cancel: threading.Event | None = None
+    ) -> Iterator[GeneratedImage]:
+        """Yields pictures in order, prompt by prompt, at the end of each batch of at most `batch_size`.
+
+        `on_step(step, total)` counts drawn ids over all batches. Raises PromptError, NumericalError, Cancelled.
+        """
+        ids = [self.prompter.image(prompt) for prompt in request.prompts]
+        pictures = [_Picture(p, request.seed + i) for p in range(len(ids)) for i in range(request.n)]
+        batches = [pictures[i : i + request.batch_size] for i in range(0, len(pictures), request.batch_size)]
+        total = len(batches) * self._num_tokens
+        for index, batch in enumerate(batches):
+            start = time.perf_counter()
+            steps: list[Ids] = []
+            for drawn in self.stream(batch, ids, request):
+                if not steps:
+                    first = time.perf_counter()
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled(f"cancelled after {index * self._num_tokens + len(steps)} of {total} steps")
+                steps.append(drawn)
+                if on_step is not None:
+                    on_step(index * self._num_tokens + len(steps), total)
+            drawn_at = time.perf_counter()
+            timings = {"prefill": (first - start) * 1e3, "steps": (drawn_at - first) * 1e3}
+            timings["step"] = timings["steps"] / (self._num_tokens - 1)
+            for picture, row in zip(batch, np.stack(steps, axis=1), strict=True):
+                yield self._finish(request.prompts[picture.prompt], picture.seed, row, timings)
+
+    def stream(self, batch: Sequence[_Picture], ids: Sequence[Ids], request: Request) -> Iterator[Ids]:
+        """Yields the ids [n] of each of the `num_tokens` steps of one batch."""
+        sampler, output = request.sampler, self.engines.manifest.image_output
+        noise = Noise([picture.seed for picture in batch], output.num_ids)
+        prompts = sorted({picture.prompt for picture in batch})
+        longest = max(len(ids[p]) for p in prompts)
+        session = self.engines.session("image", rows=2 * len(batch), max_length=longest + self._num_tokens)
+
+        # Two distinct rows a prompt are computed; every other picture of the prompt starts from a copy of them.
+        cond = [ids[p] for p in prompts]
+        rows = pair(cond, [self.prompter.blank(row) for row in cond])
+        first = session.prefill([self.engines.embed_text(row) for row in rows])
+        source = [2 * prompts.index(picture.prompt) + half for picture in batch for half in (0, 1)]
+        # Sources never lie above their copies, so going down overwrites nothing that is still needed.
+        for slot in reversed(range(len(source))):
+            if source[slot] != slot:
+                session.replicate(source[slot], slot)
+
+        drawn = session.draw(first[source], sampler, noise, request.cfg_weight)
+        for _, step in zip(range(self._num_tokens), drawn, strict=False):
+            yield step
+
+    def decode(self, image_ids: Ids) -> NDArray[np.float32]:
+        """Ids [num_tokens] of one picture -> pixels [3, size, size]. One at a time: activations are large."""
+        pixels: NDArray[np.float32] = self.engines["image_decoder"].run({"image_ids": image_ids[None]})["pixels"][0]
+        return pixels
+
+    def _finish(self, prompt: str, seed: int, image_ids: Ids, timings: dict[str, float]) -> GeneratedImage:
+        start = time.perf_counter()
+        image = postprocess(self.decode(image_ids))
+        decode = (time.perf_counter() - start) * 1e3
+        return GeneratedImage(image, image_ids, prompt, seed, {**timings, "decode": decode})

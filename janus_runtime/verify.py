@@ -1,0 +1,83 @@
+"""`verify`: are the files what was exported, and does this backend compute what torch computed?
+
+Goldens hold, for every graph, inputs and the outputs of the fp32 torch reference under
+`<graph>/<tensor>`. `language_model` is checked the way it is used: `embeds` [k, T, D] with `lengths` [k]
+as a ragged prefill, then `steps` [s, k, 1, D] one at a time -> `hidden` [1 + s, k, D].
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import GOLDENS
+from .engines import Engines
+from .errors import BundleError
+from .tolerances import tolerance
+
+
+@dataclass(frozen=True)
+class Check:
+    """One graph against its golden. `difference` is max|Δ| / max|ref|; of ids, the share that differs."""
+
+    graph: str
+    difference: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance
+
+
+def verify_goldens(engines: Engines) -> Iterator[Check]:
+    """Runs every graph of the bundle on its golden inputs. Raises BundleError if a golden is missing."""
+    precision = engines.manifest.precision
+    try:
+        with np.load(engines.bundle.path / GOLDENS, allow_pickle=False) as file:
+            goldens = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{engines.bundle.path / GOLDENS} cannot be read: {error}; export the bundle again") from None
+    flavour = engines.language_model.name
+    for name in engines.manifest.graphs:
+        kind = name.split(".")[0]
+        if kind == "language_model" and name != flavour:
+            continue
+        golden = {key.split("/")[1]: value for key, value in goldens.items() if key.split("/")[0] == kind}
+        if not golden:
+            raise BundleError(f"{engines.bundle.path / GOLDENS} holds nothing for {kind}; export the bundle again")
+        if kind == "language_model":
+            difference = relative_difference(_run_session(engines, golden), golden["hidden"])
+        else:
+            difference = _run_graph(engines, name, golden)
+        yield Check(name, difference, tolerance(kind, precision))
+
+
+def relative_difference(got: NDArray[Any], reference: NDArray[Any]) -> float:
+    """max|got - reference| / max|reference|; inf where `got` is not finite."""
+    if not np.isfinite(got).all():
+        return float("inf")
+    scale = np.abs(reference).max() or 1.0
+    return float(np.abs(got.astype(np.float64) - reference).max() / scale)
+
+
+def _run_graph(engines: Engines, name: str, golden: dict[str, NDArray[Any]]) -> float:
+    engine = engines[name]
+    inputs = {key: golden[key].astype(spec.dtype) for key, spec in engine.spec.inputs.items()}
+    outputs = engine.run(inputs)
+    return max(
+        float(np.mean(got != golden[key])) if got.dtype.kind == "i" else relative_difference(got, golden[key])
+        for key, got in outputs.items()
+    )
+
+
+def _run_session(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The golden's prefill and steps over one cache -> hidden [1 + s, k, D]."""
+    embeds, lengths, steps = golden["embeds"], golden["lengths"], golden["steps"]
+    rows = len(lengths)
+    kind: Literal["text", "image"] = "text" if "understanding" in engines.manifest.tasks else "image"
+    session = engines.session(kind, rows, int(lengths.max()) + len(steps))
+    hidden = [session.extend([row[:length] for row, length in zip(embeds, lengths, strict=True)])]
+    hidden += [session.advance(step) for step in steps]
+    return np.stack(hidden).astype(np.float32)
