@@ -23,7 +23,8 @@ def write_tokenizer(folder: Path, vocab_size: int, roles: bool = True) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=min(vocab_size, 320),
+        # Room is left for tags that an exporter may have to add.
+        vocab_size=min(vocab_size, 320) - 16,
         special_tokens=[*SPECIAL, *(ROLES if roles else ())],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

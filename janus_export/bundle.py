@@ -82,7 +82,7 @@ def export_bundle(
             check_graph(folder / graph.file)
         say("running the torch reference for goldens")
         np.savez_compressed(folder / GOLDENS, **make_goldens(config, tensors, tasks))  # type: ignore[arg-type]
-        tokenizer.save(str(folder / TOKENIZER))
+        tokenizer.save(str(folder / TOKENIZER), pretty=False)
         licences = [path for path in sorted(checkpoint.folder.glob("LICENSE*")) if path.is_file()]
         for licence in licences:
             shutil.copyfile(licence, folder / licence.name)

@@ -75,3 +75,7 @@ def _say(quiet: bool) -> Any:
         last = line
 
     return (lambda line: None) if quiet else say
+
+
+if __name__ == "__main__":
+    main()

@@ -52,9 +52,7 @@ def make_goldens(config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tupl
     return goldens
 
 
-def _run(
-    kind: type[nn.Module], config: JanusConfig, tensors: Mapping[str, Tensor], value: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
+def _run(kind: type[nn.Module], config: JanusConfig, tensors: Mapping[str, Tensor], value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     module = load_weights(kind(config, torch.float32), tensors)
     result: np.ndarray[Any, Any] = module(torch.from_numpy(value)).numpy()
     return result

@@ -104,10 +104,6 @@ GRAPHS = (
         lambda config, f: {"logits": TensorSpec("float32", ("rows", config.vq.num_ids))},
         ("generation",),
     ),
-    GraphSpec(
-        "image_encoder", modules.ImageEncoder, _pixels(lambda config: config.vq.image_size), _image_ids, ("generation",)
-    ),
-    GraphSpec(
-        "image_decoder", modules.ImageDecoder, _image_ids, _pixels(lambda config: config.vq.image_size), ("generation",)
-    ),
+    GraphSpec("image_encoder", modules.ImageEncoder, _pixels(lambda config: config.vq.image_size), _image_ids, ("generation",)),
+    GraphSpec("image_decoder", modules.ImageDecoder, _image_ids, _pixels(lambda config: config.vq.image_size), ("generation",)),
 )

@@ -33,7 +33,8 @@ def inspect_checkpoint(source: str) -> dict[str, Any]:
         "dtype": checkpoint.dtype,
         "tensors": f"{len(numbers)} with {sum(numbers):,} weights",
         "language_model": f"{text.num_layers} layers, {text.hidden_size} wide, {text.num_heads} heads, vocabulary {text.vocab_size}",
-        "vision_encoder": f"{vision.num_layers} layers, {vision.hidden_size} wide, {vision.image_size}x{vision.image_size} in {vision.num_tokens} tokens",
+        "vision_encoder": f"{vision.num_layers} layers, {vision.hidden_size} wide, "
+        f"{vision.image_size}x{vision.image_size} in {vision.num_tokens} tokens",
         "image_tokens": f"{vq.grid}x{vq.grid} of {vq.num_ids} codes to {vq.image_size}x{vq.image_size} pixels",
         "graphs": [spec.name for spec in graphs_for(("generation", "understanding"))],
         "problems": problems or ["none"],

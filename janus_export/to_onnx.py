@@ -76,8 +76,7 @@ def _example(spec: TensorSpec) -> torch.Tensor:
 def _dynamic_shapes(spec: GraphSpec, inputs: TensorSpecs) -> tuple[object, ...]:
     dims = {name: torch.export.Dim(name) for name in _SIZES}
     shapes = {
-        name: {axis: dims[size] for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
-        for name, tensor in inputs.items()
+        name: {axis: dims[size] for axis, size in enumerate(tensor.shape) if isinstance(size, str)} for name, tensor in inputs.items()
     }
     return spec.arrange(shapes)
 

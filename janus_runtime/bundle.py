@@ -54,9 +54,7 @@ class Bundle:
         """Yields each file's name once its SHA-256 was found right; raises BundleError at the first that is not."""
         for name, file in self.manifest.files.items():
             if (got := sha256(self.path / name)) != file.sha256:
-                raise BundleError(
-                    f"{self.path / name} was altered: sha256 {got[:12]}…, expected {file.sha256[:12]}…; export again"
-                )
+                raise BundleError(f"{self.path / name} was altered: sha256 {got[:12]}…, expected {file.sha256[:12]}…; export again")
             yield name
 
 

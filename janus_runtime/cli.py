@@ -16,8 +16,9 @@ from . import __version__
 from .errors import JanusError
 
 if TYPE_CHECKING:
-    from .image_to_text import Answer, Chat
+    from .image_to_text import Answer
     from .janus import Janus
+    from .text_to_image import GeneratedImage
 
 DEFAULT_BUNDLE = "engines/janus-nano"
 
@@ -78,7 +79,12 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
 def sampling_options(temperature: float | None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for option in (
-            click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Keep the most likely ids that reach this probability."),
+            click.option(
+                "--top-p",
+                type=click.FloatRange(0, 1, min_open=True),
+                default=1.0,
+                help="Keep the most likely ids that reach this probability.",
+            ),
             click.option("--top-k", type=click.IntRange(0), default=0, help="Keep the k most likely ids; 0 keeps all."),
             click.option("--temperature", type=click.FloatRange(0), default=temperature, help="0 is greedy."),
             click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True),
@@ -106,15 +112,27 @@ def main() -> None:
 @click.option("--upscale", type=click.IntRange(1, 8192), metavar="SIZE", help="Scale pictures to this size (Lanczos).")
 @common
 def generate(
-    janus: "Janus", as_json: bool, quiet: bool, prompts: tuple[str, ...], n: int, out: Path, grid: bool, upscale: int | None, **settings: Any
+    janus: "Janus",
+    as_json: bool,
+    quiet: bool,
+    prompts: tuple[str, ...],
+    n: int,
+    out: Path,
+    grid: bool,
+    upscale: int | None,
+    **settings: Any,
 ) -> None:
     """Draw pictures of one or several PROMPTs into PNG files. Files are never overwritten."""
     from .files import PictureFolder
 
     folder = PictureFolder(out, janus, settings, upscale)
 
-    def save(picture: Any) -> None:
+    start = time.perf_counter()
+
+    def save(picture: "GeneratedImage") -> None:
         path = folder.save(picture)
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", nl=False, err=True)
         if as_json:
             _print_json(janus, prompt=picture.prompt, seed=picture.seed, file=str(path), timings=picture.timings)
         else:
@@ -122,6 +140,9 @@ def generate(
 
     with _progress("drawing", quiet) as on_step:
         pictures = janus.generate(prompts, n, on_step=on_step, on_image=save, **settings)
+    if not quiet:
+        seconds, step = time.perf_counter() - start, pictures[-1].timings["step"]
+        click.echo(f"{len(pictures)} picture{'s' * (len(pictures) > 1)} in {seconds:.1f} s, {step:.1f} ms a step", err=True)
     if grid:
         for start in range(0, len(pictures), n):
             path = folder.save_grid(pictures[start : start + n])
@@ -141,6 +162,11 @@ def describe(janus: "Janus", as_json: bool, quiet: bool, images: tuple[str, ...]
     """Answer one question about all IMAGEs together; the text streams as it comes."""
     answer = janus.describe(list(images), ask, **settings)
     _print_answer(answer, as_json)
+    if not quiet:
+        first = (answer.timings["encode"] + answer.timings["prefill"]) / 1e3
+        count = max(len(answer.text_ids), 1)
+        each = answer.timings["steps"] / count
+        click.echo(f"{count} token{'s' * (count > 1)}, first after {first:.1f} s, {each:.1f} ms each", err=True)
     if as_json:
         _print_json(janus, prompt=ask, images=list(images), seed=settings["seed"], text=answer.text, stop=answer.stop,
                     tokens=len(answer.text_ids), timings=answer.timings)  # fmt: skip
@@ -152,9 +178,7 @@ def describe(janus: "Janus", as_json: bool, quiet: bool, images: tuple[str, ...]
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
 @sampling_options(0.0)
 @common
-def chat(
-    janus: "Janus", as_json: bool, quiet: bool, max_tokens: int, max_length: int | None, out: Path, **settings: Any
-) -> None:
+def chat(janus: "Janus", as_json: bool, quiet: bool, max_tokens: int, max_length: int | None, out: Path, **settings: Any) -> None:
     """Talk. `/image PATH` adds a picture to the next question, `/draw PROMPT` draws one, `/quit` ends."""
     from .chat import Conversation
 
@@ -226,7 +250,9 @@ def verify(janus: "Janus", as_json: bool, quiet: bool) -> None:
         if as_json:
             _print_json(janus, graph=check.graph, difference=check.difference, tolerance=check.tolerance, passed=check.passed)
         else:
-            click.echo(f"{'ok' if check.passed else 'FAILED':8}{check.graph}: differs by {check.difference:.1e}, {check.tolerance:.0e} allowed")
+            click.echo(
+                f"{'ok' if check.passed else 'FAILED':8}{check.graph}: differs by {check.difference:.1e}, {check.tolerance:.0e} allowed"
+            )
         if not check.passed:
             failed.append(check.graph)
     if failed:
@@ -265,3 +291,7 @@ def _print_answer(answer: "Answer", as_json: bool) -> None:
 def _print_json(janus: "Janus", **values: Any) -> None:
     click.echo(json.dumps({**values, "backend": janus.backend, "bundle": str(janus.bundle_path)}, ensure_ascii=False))
     sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

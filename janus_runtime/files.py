@@ -21,6 +21,10 @@ class PictureFolder:
     def __init__(self, folder: Path, janus: Janus, settings: dict[str, Any], upscale: int | None = None) -> None:
         defaults = janus.manifest.defaults
         self.folder = folder
+        # Said now, not after minutes of drawing.
+        ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not (ancestor.is_dir() and os.access(ancestor, os.W_OK)):
+            raise OSError(f"cannot write to {folder}: {ancestor} is no folder that we may write to; choose another --out")
         self.upscale = upscale
         self._parameters = {
             "software": f"janus-rt {__version__}",

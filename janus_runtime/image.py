@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .errors import ImageError
 from .manifest import ImageInput
@@ -34,7 +34,7 @@ def open_image(source: Picture) -> Image.Image:
                 return _to_rgb(image, str(source))
     except FileNotFoundError:
         raise ImageError(f"no image at {source}") from None
-    except (Image.UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ImageError(f"{source} cannot be used as an image: {error}") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{source} cannot be read as an image: {error}") from None

@@ -46,6 +46,7 @@ class Chat:
     def __init__(self, engines: Engines, prompter: Prompter, max_length: int) -> None:
         self.engines = engines
         self.prompter = prompter
+        self._load_ms = engines.prepare("text_embed", "text_head")
         self._session: Session = engines.session("text", rows=1, max_length=max_length)
         # Ids that belong to the conversation but are not in the cache yet.
         self._pending: list[int] = []
@@ -69,6 +70,9 @@ class Chat:
 
         Raises ImageError and PromptError at once; NumericalError and Cancelled while iterating.
         """
+        load, self._load_ms = self._load_ms, 0.0
+        if images:
+            load += self.engines.prepare("vision_encoder")
         start = time.perf_counter()
         manifest = self.engines.manifest
         max_tokens = manifest.defaults.max_tokens if max_tokens is None else max_tokens
@@ -98,7 +102,7 @@ class Chat:
         prefilled = time.perf_counter()
         drawn = self._session.draw(logits, sampler, Noise([seed], manifest.language_model.vocab_size))
         answer = Answer(iter(()))
-        answer.timings = {"encode": (encoded - start) * 1e3, "prefill": (prefilled - encoded) * 1e3}
+        answer.timings = {"load": load, "encode": (encoded - start) * 1e3, "prefill": (prefilled - encoded) * 1e3}
         token_ids = self._take(drawn, min(max_tokens, room), answer, cancel)
         answer._pieces = self.prompter.decode_stream(token_ids)
         return answer

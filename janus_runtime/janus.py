@@ -1,6 +1,7 @@
 """`load()` and `Janus`: a bundle on a backend, ready to draw and to answer."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -77,6 +78,8 @@ class Janus:
         check_seed(seed, n)
         sampler = Sampler(defaults.temperature if temperature is None else temperature, top_k, top_p)
         weight = defaults.cfg_weight if cfg_weight is None else cfg_weight
+        if not math.isfinite(weight):
+            raise ValueError(f"cfg_weight is {weight}; expected a number")
         request = Request(prompts, n, seed, weight, sampler, batch_size)
         pictures = []
         for picture in ImageGenerator(self._engines, self._prompter).generate(request, on_step, cancel):
@@ -133,8 +136,7 @@ class Janus:
     def _require(self, task: Task) -> None:
         if task not in self.manifest.tasks:
             raise BundleError(
-                f"{self.bundle_path} was exported for {' and '.join(self.manifest.tasks)} only, not for {task}; "
-                "export again without --only"
+                f"{self.bundle_path} was exported for {' and '.join(self.manifest.tasks)} only, not for {task}; export again without --only"
             )
 
     def close(self) -> None:
@@ -157,4 +159,3 @@ def load(path: str | Path, backend: BackendName = "auto") -> Janus:
     if advice := opened.advice(bundle):
         _log.warning(advice)
     return Janus(Engines(bundle, opened), Prompter(bundle.manifest, bundle.path / TOKENIZER))
-

@@ -157,7 +157,7 @@ class Manifest:
                 f"{where} has format {value['format']}, this version reads format {FORMAT}; "
                 "export the bundle again or install the janus-rt that wrote it"
             )
-        manifest = _parse(cls, value, where)
+        manifest: Manifest = _parse(cls, value, where)
         manifest._check(where)
         return manifest
 
@@ -193,7 +193,6 @@ class Manifest:
         ):
             if expected != got:
                 raise BundleError(f"{where}: {label} does not fit: expected {expected}, got {got}")
-
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:

@@ -76,9 +76,7 @@ class Prompter:
         ids = np.array([self.tokens.bos.id, *self.encode(self.image_string(text))], np.int32)
         limit = self.manifest.language_model.max_length - self.manifest.image_output.num_tokens
         if len(ids) > limit:
-            raise PromptError(
-                f"prompt has {len(ids)} tokens, this model takes {limit} beside a picture; shorten it: {text[:40]!r}…"
-            )
+            raise PromptError(f"prompt has {len(ids)} tokens, this model takes {limit} beside a picture; shorten it: {text[:40]!r}…")
         return ids
 
     def blank(self, ids: Ids) -> Ids:

@@ -75,11 +75,16 @@ class Sampler:
     def __call__(self, scores: Floats, noise: Floats | None) -> Ids:
         """scores [n, V], noise [n, V] or None when greedy -> ids [n]. Of equal scores the lowest id wins."""
         if self.greedy:
-            return scores.argmax(axis=-1).astype(np.int32)
+            return _largest(scores)
         assert noise is not None
         scaled = scores / np.float32(self.temperature)
         if self.top_k:
             scaled = keep_top_k(scaled, self.top_k)
         if self.top_p < 1:
             scaled = keep_top_p(scaled, self.top_p)
-        return (scaled + noise).argmax(axis=-1).astype(np.int32)
+        return _largest(scaled + noise)
+
+
+def _largest(scores: Floats) -> Ids:
+    ids: Ids = scores.argmax(axis=-1).astype(np.int32)
+    return ids

@@ -36,9 +36,7 @@ class Session:
         self.lengths = np.zeros(rows, np.int32)
         shape = (rows, sizes.num_heads, max_length, sizes.head_size)
         self._cache = {
-            f"{part}_{layer}": backend.empty(shape, sizes.cache_dtype)
-            for layer in range(sizes.num_layers)
-            for part in ("key", "value")
+            f"{part}_{layer}": backend.empty(shape, sizes.cache_dtype) for layer in range(sizes.num_layers) for part in ("key", "value")
         }
         self._dtype = np.dtype(language_model.spec.inputs["embeds"].dtype)
         self._ids_name = next(iter(embed.spec.inputs))
@@ -61,9 +59,7 @@ class Session:
         busy = self.lengths > 0
         return self._logits(self.advance(embeds), busy)
 
-    def draw(
-        self, logits: Floats, sampler: Sampler, noise: Callable[[int], Floats], cfg_weight: float | None = None
-    ) -> Iterator[Ids]:
+    def draw(self, logits: Floats, sampler: Sampler, noise: Callable[[int], Floats], cfg_weight: float | None = None) -> Iterator[Ids]:
         """Yields the ids [n] of step 0, 1, … without end: draws, feeds them back, draws again.
 
         With `cfg_weight`, rows are pairs made by `sampling.pair` and both get the drawn id. The last ids that

@@ -18,14 +18,16 @@ from .image import postprocess
 from .noise import Noise
 from .prompt import Ids, Prompter
 from .sampling import Sampler, pair
-from .session import Session
 
 OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """One picture. `image_ids` int32 [num_tokens]; `timings` in ms, of the batch except `decode`."""
+    """One picture. `image_ids` int32 [num_tokens].
+
+    `timings` in ms: `load` (opening graphs, once), `prefill`, `steps` and `step` (one of them) of its batch, `decode` its own.
+    """
 
     image: Image.Image
     image_ids: NDArray[np.int32]
@@ -63,9 +65,7 @@ class ImageGenerator:
     def __post_init__(self) -> None:
         self._num_tokens = self.engines.manifest.image_output.num_tokens
 
-    def generate(
-        self, request: Request, on_step: OnStep | None = None, cancel: threading.Event | None = None
-    ) -> Iterator[GeneratedImage]:
+    def generate(self, request: Request, on_step: OnStep | None = None, cancel: threading.Event | None = None) -> Iterator[GeneratedImage]:
         """Yields pictures in order, prompt by prompt, at the end of each batch of at most `batch_size`.
 
         `on_step(step, total)` counts drawn ids over all batches. Raises PromptError, NumericalError, Cancelled.
@@ -74,6 +74,7 @@ class ImageGenerator:
         pictures = [_Picture(p, request.seed + i) for p in range(len(ids)) for i in range(request.n)]
         batches = [pictures[i : i + request.batch_size] for i in range(0, len(pictures), request.batch_size)]
         total = len(batches) * self._num_tokens
+        load = self.engines.prepare("text_embed", "image_embed", "image_head", "image_decoder")
         for index, batch in enumerate(batches):
             start = time.perf_counter()
             steps: list[Ids] = []
@@ -86,7 +87,7 @@ class ImageGenerator:
                 if on_step is not None:
                     on_step(index * self._num_tokens + len(steps), total)
             drawn_at = time.perf_counter()
-            timings = {"prefill": (first - start) * 1e3, "steps": (drawn_at - first) * 1e3}
+            timings = {"load": load, "prefill": (first - start) * 1e3, "steps": (drawn_at - first) * 1e3}
             timings["step"] = timings["steps"] / (self._num_tokens - 1)
             for picture, row in zip(batch, np.stack(steps, axis=1), strict=True):
                 yield self._finish(request.prompts[picture.prompt], picture.seed, row, timings)

@@ -79,5 +79,6 @@ def _run_session(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[A
     kind: Literal["text", "image"] = "text" if "understanding" in engines.manifest.tasks else "image"
     session = engines.session(kind, rows, int(lengths.max()) + len(steps))
     hidden = [session.extend([row[:length] for row, length in zip(embeds, lengths, strict=True)])]
-    hidden += [session.advance(step) for step in steps]
+    dtype = engines.language_model.spec.inputs["embeds"].dtype
+    hidden += [session.advance(step.astype(dtype)) for step in steps]
     return np.stack(hidden).astype(np.float32)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from janus_runtime.manifest import TensorSpec
 
 from ..config import TextConfig
-from .layers import parameter
 from ..recipes import RopeTable
+from .layers import parameter
 
 Attend = Callable[[Tensor], Tensor]
 

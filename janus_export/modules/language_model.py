@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Attend, Attention
 from ..config import JanusConfig, TextConfig
+from .attention import Attend, Attention
 from .layers import Linear, RMSNorm
 
 

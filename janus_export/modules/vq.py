@@ -109,8 +109,7 @@ class ImageEncoder(nn.Module):
         last = len(vq.multipliers) - 1
         self.first = Conv(f, f"{name}.conv_in", 3, vq.base_channels, 3)
         self.levels = nn.ModuleList(
-            Level(f, f"{name}.down.{i}", widths[i], widths[i + 1], vq.num_res_blocks, attends=i == last)
-            for i in range(last + 1)
+            Level(f, f"{name}.down.{i}", widths[i], widths[i + 1], vq.num_res_blocks, attends=i == last) for i in range(last + 1)
         )
         self.downs = nn.ModuleList(
             Conv(f, f"{name}.down.{i}.downsample.conv", widths[i + 1], widths[i + 1], 3, stride=2) for i in range(last)
@@ -147,12 +146,9 @@ class ImageDecoder(nn.Module):
         self.first = Conv(f, f"{name}.conv_in", vq.latent_channels, widths[0], 3)
         self.middle = middle(f, f"{name}.mid", widths[0])
         self.levels = nn.ModuleList(
-            Level(f, f"{name}.up.{i}", inputs[i], width, vq.num_res_blocks + 1, attends=i == 0)
-            for i, width in enumerate(widths)
+            Level(f, f"{name}.up.{i}", inputs[i], width, vq.num_res_blocks + 1, attends=i == 0) for i, width in enumerate(widths)
         )
-        self.ups = nn.ModuleList(
-            Conv(f, f"{name}.up.{i}.upsample.conv", width, width, 3) for i, width in enumerate(widths[:-1])
-        )
+        self.ups = nn.ModuleList(Conv(f, f"{name}.up.{i}.upsample.conv", width, width, 3) for i, width in enumerate(widths[:-1]))
         self.norm = GroupNorm(f, f"{name}.norm_out", widths[-1])
         self.last = Conv(f, f"{name}.conv_out", widths[-1], 3, 3)
 

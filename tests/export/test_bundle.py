@@ -1,0 +1,205 @@
+"""What an export leaves behind, and what it never does."""
+
+import errno
+import fcntl
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+
+from janus_export import bundle as bundle_module
+from janus_export.bundle import export_bundle
+from janus_export.checkpoint import open_checkpoint
+from janus_export.cli import main
+from janus_export.config import CheckpointError
+from janus_export.weights import WeightPlan
+from janus_runtime.bundle import Bundle
+from janus_runtime.errors import JanusError
+
+
+@pytest.fixture
+def checkpoint(checkpoints):
+    return open_checkpoint(str(checkpoints("tiny")))
+
+
+def leftovers(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_bundle_holds_everything_and_nothing_else(tiny):
+    manifest = Bundle.open(tiny).manifest
+    assert {path.name for path in tiny.iterdir()} == {*manifest.files, "manifest.json"}
+    assert manifest.files.keys() >= {"weights.data", "tokenizer.json", "goldens.npz"}
+    assert list(manifest.graphs) == [
+        "text_embed", "vision_encoder", "image_embed", "language_model.gqa", "text_head", "image_head", "image_encoder", "image_decoder",
+    ]  # fmt: skip
+    assert len(list(Bundle.open(tiny).verify_hashes())) == len(manifest.files)
+
+
+def test_the_manifest_is_the_graphs_own_interface(tiny):
+    kinds = {1: "float32", 10: "float16", 6: "int32"}
+    for name, graph in Bundle.open(tiny).manifest.graphs.items():
+        model = onnx.load(tiny / graph.file, load_external_data=False)
+        for specs, values in ((graph.inputs, model.graph.input), (graph.outputs, model.graph.output)):
+            got = {
+                value.name: (
+                    kinds[value.type.tensor_type.elem_type],
+                    tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim),
+                )
+                for value in values
+            }
+            assert got == {key: (spec.dtype, spec.shape) for key, spec in specs.items()}, name
+
+
+def test_graphs_carry_no_trace_of_the_machine(tiny):
+    for path in tiny.glob("*.onnx"):
+        data = path.read_bytes()
+        for word in (b"/janus_export/", b"site-packages", b"stack_trace", b".py"):
+            assert word not in data, (path.name, word)
+
+
+def test_every_weight_lies_in_the_one_file(tiny):
+    for path in tiny.glob("*.onnx"):
+        model = onnx.load(path, load_external_data=False)
+        for tensor in model.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                assert {entry.key: entry.value for entry in tensor.external_data}["location"] == "weights.data"
+            else:
+                assert np.prod(tensor.dims) < 64, f"{path.name} holds {tensor.name} inside"
+
+
+def test_no_machine_path_in_the_manifest(tiny, checkpoints):
+    text = (tiny / "manifest.json").read_text()
+    assert str(checkpoints("tiny").parent) not in text and str(tiny.parent) not in text
+
+
+def test_fp16_stores_half_and_keeps_the_vq_in_fp32(bundles):
+    graphs = Bundle.open(bundles("tiny", "fp16")).manifest.graphs
+    assert graphs["language_model.gqa"].inputs["embeds"].dtype == graphs["language_model.gqa"].inputs["past_key_0"].dtype == "float16"
+    assert graphs["image_head"].outputs["logits"].dtype == graphs["vision_encoder"].inputs["pixels"].dtype == "float32"
+    model = onnx.load(bundles("tiny", "fp16") / "image_decoder.onnx", load_external_data=False)
+    assert {tensor.data_type for tensor in model.graph.initializer} <= {1, 7}
+
+
+def test_fp16_agrees_with_the_reference(bundles):
+    import janus_runtime
+
+    with janus_runtime.load(bundles("tiny", "fp16")) as janus:
+        checks = list(janus.verify_goldens())
+        assert [check for check in checks if not check.passed] == []
+        assert janus.generate("a cat")[0].image.size == (64, 64)
+
+
+def test_the_licence_travels(checkpoints, tmp_path):
+    source = shutil.copytree(checkpoints("tiny"), tmp_path / "source")
+    (source / "LICENSE-MODEL").write_text("terms")
+    export_bundle(open_checkpoint(str(source)), tmp_path / "out", "fp32")
+    assert (tmp_path / "out" / "LICENSE-MODEL").read_text() == "terms"
+    assert "LICENSE-MODEL" in Bundle.open(tmp_path / "out").manifest.files
+
+
+def test_a_bundle_is_not_replaced_unless_told(checkpoint, tiny, tmp_path):
+    out = shutil.copytree(tiny, tmp_path / "out")
+    before = (out / "manifest.json").read_bytes()
+    with pytest.raises(JanusError, match="out exists; give --force to replace it, or another --out"):
+        export_bundle(checkpoint, out, "fp32")
+    assert (out / "manifest.json").read_bytes() == before
+    (out / "stray").write_text("")
+    export_bundle(checkpoint, out, "fp32", only="generation", force=True)
+    assert Bundle.open(out).manifest.tasks == ("generation",) and not (out / "stray").exists()
+    assert leftovers(tmp_path) == ["out"]
+
+
+def test_a_failed_export_keeps_the_old_bundle_and_leaves_nothing(checkpoint, tiny, tmp_path, monkeypatch):
+    out = shutil.copytree(tiny, tmp_path / "out")
+
+    def full(self, path, tensors, on_bytes):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(WeightPlan, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_bundle(checkpoint, out, "fp32", force=True)
+    assert leftovers(tmp_path) == ["out"] and len(list(Bundle.open(out).verify_hashes())) > 5
+
+
+def test_too_little_disk_is_said_before_writing(checkpoint, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(bundle_module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(JanusError, match=r"has 0.0 GB free, the bundle needs 0.1 GB"):
+        export_bundle(checkpoint, tmp_path / "out", "fp32")
+    assert leftovers(tmp_path) == []
+
+
+def test_two_exports_do_not_meet(checkpoint, tmp_path):
+    with (tmp_path / ".out.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(JanusError, match="another export is writing .*out; wait for it"):
+            export_bundle(checkpoint, tmp_path / "out", "fp32")
+
+
+def test_a_killed_export_leaves_no_bundle_and_the_next_one_is_whole(checkpoints, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "janus_export.cli", "checkpoint", str(checkpoints("tiny")), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if (tmp_path / ".out.part" / "text_embed.onnx").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists() and (tmp_path / ".out.part").exists()
+    export_bundle(open_checkpoint(str(checkpoints("tiny"))), out, "fp32", only="understanding")
+    assert leftovers(tmp_path) == ["out"] and Bundle.open(out)
+
+
+def test_a_checkpoint_that_does_not_fit_costs_no_time(checkpoints, tmp_path):
+    source = shutil.copytree(checkpoints("tiny"), tmp_path / "source")
+    raw = json.loads((source / "config.json").read_text())
+    raw["text_config"]["intermediate_size"] = 176
+    (source / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(CheckpointError, match=r"gate_proj.weight has shape \[160, 64\], expected \[176, 64\]"):
+        export_bundle(open_checkpoint(str(source)), tmp_path / "out", "fp32", say=lambda line: pytest.fail("began"))
+
+
+def test_a_tied_head(checkpoints, tmp_path):
+    """transformers' default ties head and embedding; such a checkpoint stores one matrix."""
+    from safetensors.numpy import save_file
+
+    source = shutil.copytree(checkpoints("tiny"), tmp_path / "source")
+    arrays = {name: tensor.read() for name, tensor in open_checkpoint(str(source)).tensors.items() if name != "lm_head.weight"}
+    save_file(arrays, source / "model.safetensors")
+    with pytest.raises(CheckpointError, match="missing lm_head.weight"):
+        export_bundle(open_checkpoint(str(source)), tmp_path / "out", "fp32")
+    raw = json.loads((source / "config.json").read_text())
+    raw["text_config"]["tie_word_embeddings"] = True
+    (source / "config.json").write_text(json.dumps(raw))
+    export_bundle(open_checkpoint(str(source)), tmp_path / "out", "fp32", only="understanding")
+    head = np.load(tmp_path / "out" / "goldens.npz")
+    expected = head["text_head/hidden"] @ arrays["model.language_model.embed_tokens.weight"].T
+    assert np.allclose(head["text_head/logits"], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_command_line(run, checkpoints, tmp_path):
+    source = checkpoints("tiny", "original", "bin")
+    result = run(main, "inspect", source)
+    assert result.exit_code == 0 and "multi_modality" in result.stdout and "2 layers, 64 wide" in result.stdout
+    assert run(main, "inspect", tmp_path / "absent").exit_code == 1
+    assert run(main, "checkpoint", source).exit_code == 2
+    result = run(main, "checkpoint", source, "--out", tmp_path / "out", "--only", "understanding", "--precision", "fp16")
+    assert result.exit_code == 0 and result.stdout == "" and "tracing vision_encoder" in result.stderr
+    result = run(main, "checkpoint", source, "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "give --force" in result.stderr
+
+
+def test_inspect_reports_what_is_wrong(run, checkpoints, tmp_path):
+    source = shutil.copytree(checkpoints("tiny"), tmp_path / "source")
+    (source / "tokenizer.json").unlink()
+    (report,) = [json.loads(run(main, "inspect", source, "--json").stdout)]
+    assert report["family"] == "unknown" and "tokenizer.json is missing" in report["problems"][0]

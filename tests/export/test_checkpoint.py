@@ -1,0 +1,197 @@
+"""Reading checkpoints: every layout and container, lazily, and every way in which one can be damaged."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from bench.make_checkpoint import random_tensor
+from bench.published_layouts import MODELS, hf_tensors
+from janus_export.bundle import recipes_of_all
+from janus_export.checkpoint import open_checkpoint
+from janus_export.config import CheckpointError
+from janus_export.recipes import check_tensors
+
+CONTAINERS = [(layout, format) for layout in ("hf", "original") for format in ("safetensors", "bin")]
+
+
+@pytest.fixture
+def folder(checkpoints, tmp_path):
+    return shutil.copytree(checkpoints("tiny"), tmp_path / "copy")
+
+
+@pytest.mark.parametrize(("layout", "format"), CONTAINERS)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_every_container_gives_the_same_tensors_under_one_naming(checkpoints, layout, format, dtype):
+    checkpoint = open_checkpoint(str(checkpoints("tiny", layout, format, dtype)))
+    config = MODELS["tiny"]
+    assert {name: tensor.shape for name, tensor in checkpoint.tensors.items()} == hf_tensors(config)
+    stored = np.float32 if dtype == "fp32" else ml_dtypes.bfloat16
+    for name, tensor in checkpoint.tensors.items():
+        expected = random_tensor(name, tensor.shape, config, seed=0).astype(stored)
+        assert np.array_equal(tensor.read(), expected), name
+    check_tensors(recipes_of_all(checkpoint.config), checkpoint.tensors)
+
+
+@pytest.mark.parametrize(("layout", "format"), CONTAINERS)
+def test_shards(checkpoints, layout, format):
+    folder = checkpoints("tiny", layout, format, shard_bytes=2_000_000)
+    assert len(list(folder.glob(f"*-of-*.{format}"))) >= 3
+    tensors = open_checkpoint(str(folder)).tensors
+    assert {name: tensor.shape for name, tensor in tensors.items()} == hf_tensors(MODELS["tiny"])
+    name = "model.language_model.norm.weight"
+    assert np.array_equal(tensors[name].read(), random_tensor(name, tensors[name].shape, MODELS["tiny"], 0))
+
+
+def test_torch_reads_the_same_from_a_bin(checkpoints):
+    """The offsets that we read at are where torch finds the values."""
+    folder = checkpoints("tiny", "hf", "bin", "bf16")
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    for name, tensor in open_checkpoint(str(folder)).tensors.items():
+        assert np.array_equal(tensor.read().astype(np.float32), state[name].float().numpy()), name
+
+
+def test_views_into_one_storage(folder):
+    """Tied and sliced tensors share a storage in a .bin; each is read at its own place."""
+    (folder / "model.safetensors").unlink()
+    whole = torch.arange(24, dtype=torch.float32).reshape(6, 4)
+    torch.save({"a": whole, "b": whole[2:5]}, folder / "pytorch_model.bin")
+    tensors = open_checkpoint(str(folder)).tensors
+    assert np.array_equal(tensors["b"].read(), whole[2:5].numpy())
+
+
+def test_safetensors_are_taken_before_a_bin(folder, checkpoints):
+    shutil.copy(checkpoints("tiny", "hf", "bin") / "pytorch_model.bin", folder)
+    assert {tensor.path.suffix for tensor in open_checkpoint(str(folder)).tensors.values()} == {".safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("absent", "no folder absent, and it is no hub id of the form owner/name"),
+        ("./a/b", "no folder ./a/b"),
+        ("owner/name", "fetching it from the hub failed"),
+    ],
+)
+def test_a_source_that_is_not_there(source, message):
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(source)
+
+
+def test_a_file_instead_of_a_folder(folder):
+    with pytest.raises(CheckpointError, match="is a file; give the folder that holds config.json"):
+        open_checkpoint(str(folder / "config.json"))
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(CheckpointError, match="has no config.json; expected a checkpoint folder or a hub id"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_no_weights(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"has no weights; expected model\*.safetensors or pytorch_model\*.bin"):
+        open_checkpoint(str(folder))
+
+
+def test_a_truncated_safetensors(folder):
+    path = folder / "model.safetensors"
+    os.truncate(path, path.stat().st_size - 5)
+    with pytest.raises(CheckpointError, match="too short for .*: truncated; fetch it again"):
+        open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"1234", b"\xff" * 100, b"\x05\0\0\0\0\0\0\0{bad}"])
+def test_rubbish_for_safetensors(folder, content):
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="fetch it again"):
+        open_checkpoint(str(folder))
+
+
+def test_a_truncated_bin(checkpoints, tmp_path):
+    folder = shutil.copytree(checkpoints("tiny", "hf", "bin"), tmp_path / "copy")
+    path = folder / "pytorch_model.bin"
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(CheckpointError, match="cannot be opened as a weights-only torch file"):
+        open_checkpoint(str(folder))
+
+
+def test_a_pickle_that_runs_code_is_refused(folder, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "touched",))
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="weights-only"):
+        open_checkpoint(str(folder))
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_nested_dictionary_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"state": {"a": torch.zeros(1)}}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="state is a dict; expected a flat dictionary of tensors"):
+        open_checkpoint(str(folder))
+
+
+def test_a_strided_tensor_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(3, 4).T}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="a is not stored as one plain piece .*save it again as safetensors"):
+        open_checkpoint(str(folder))
+
+
+def test_an_index_that_lists_what_is_not_there(checkpoints, tmp_path):
+    folder = shutil.copytree(checkpoints("tiny", "hf", "safetensors", shard_bytes=2_000_000), tmp_path / "copy")
+    victim = sorted(folder.glob("model-*"))[1]
+    victim.unlink()
+    with pytest.raises(CheckpointError, match=f"lists {victim.name}, which is not there"):
+        open_checkpoint(str(folder))
+
+
+def test_a_damaged_config(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="config.json is not JSON"):
+        open_checkpoint(str(folder))
+
+
+def rewrite(folder, change):
+    """The weights of `folder` after `change(dict of arrays)`."""
+    arrays = {name: tensor.read() for name, tensor in open_checkpoint(str(folder)).tensors.items()}
+    change(arrays)
+    save_file(arrays, folder / "model.safetensors")
+    checkpoint = open_checkpoint(str(folder))
+    check_tensors(recipes_of_all(checkpoint.config), checkpoint.tensors)
+
+
+def test_missing_extra_and_misshaped_tensors_are_listed_by_name(folder):
+    def change(arrays):
+        del arrays["model.aligner.fc1.bias"]
+        arrays["lora_A.weight"] = np.zeros((2, 3), np.float32)
+        arrays["lm_head.weight"] = np.zeros((64, 320), np.float32)
+
+    with pytest.raises(CheckpointError) as error:
+        rewrite(folder, change)
+    text = str(error.value)
+    assert "missing model.aligner.fc1.bias [64]" in text
+    assert "unknown lora_A.weight [2, 3]" in text
+    assert "lm_head.weight has shape [64, 320], expected [320, 64]" in text
+
+
+def test_a_long_list_is_cut_and_says_so(folder):
+    with pytest.raises(CheckpointError, match="; and 5 more$"):
+        rewrite(folder, lambda arrays: arrays.update({f"extra.{i}": np.zeros(1, np.float32) for i in range(25)}))
+
+
+def test_the_original_layouts_unused_tensors_are_dropped(checkpoints):
+    folder = checkpoints("tiny", "original")
+    raw = json.loads((folder / "model.safetensors").read_bytes()[8:].split(b"}}", 1)[0] + b"}}")
+    assert "gen_vision_model.quantize.codebook_used" in raw
+    assert not [name for name in open_checkpoint(str(folder)).tensors if "codebook_used" in name or "attn_pool" in name]

@@ -1,0 +1,62 @@
+import copy
+
+import pytest
+
+from bench.published_layouts import MODELS, hf_config, original_config
+from janus_export.config import CheckpointError, parse_config
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_both_layouts_state_the_same_sizes(model):
+    hf, original = parse_config(hf_config(MODELS[model])), parse_config(original_config(MODELS[model]))
+    assert (hf.text, hf.vision, hf.vq) == (original.text, original.vision, original.vq)
+    assert (hf.layout, original.layout) == ("hf", "multi_modality")
+
+
+def test_the_published_7b_config_states_little():
+    """Pro-7B's language_config holds four fields; the rest are Llama's defaults."""
+    raw = original_config(MODELS["janus-pro-7b"])
+    raw["language_config"] = {
+        "max_position_embeddings": 16384,
+        "model_type": "llama",
+        "num_hidden_layers": 30,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 102400,
+    }
+    assert parse_config(raw).text == MODELS["janus-pro-7b"].text
+
+
+def edited(raw, path, value):
+    raw = copy.deepcopy(raw)
+    *parents, last = path.split(".")
+    node = raw
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    return raw
+
+
+HF, ORIGINAL = hf_config(MODELS["tiny"]), original_config(MODELS["tiny"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({}, "model_type None; expected 'multi_modality'"),
+        (edited(HF, "model_type", "llama"), "model_type 'llama'"),
+        ({**ORIGINAL, "vision_gen_enc_config": {}}, "this is a JanusFlow checkpoint"),
+        (edited(HF, "text_config.hidden_act", "gelu"), "language model hidden_act is 'gelu'; this export builds 'silu' only"),
+        (edited(HF, "text_config.num_key_value_heads", 2), "num_key_value_heads is 2; this export builds 4 only"),
+        (edited(HF, "text_config.rope_parameters", {"rope_type": "yarn"}), "rope_type is 'yarn'"),
+        (edited(HF, "text_config.head_dim", 32), "head_dim is 32; this export builds 16"),
+        (edited(HF, "vision_config.use_qk_norm", True), "use_qk_norm is True"),
+        (edited(HF, "vq_config.double_latent", True), "double_latent is True"),
+        (edited(HF, "vq_config.base_channels", 48), "VQ widths 48"),
+        (edited(ORIGINAL, "vision_config.params.select_layer", -2), "select_layer is -2"),
+        (edited(ORIGINAL, "vision_config.params", {"image_size": 384, "model_name": "siglip_so400m"}), "has no 'width'"),
+        (edited(ORIGINAL, "aligner_config.params.projector_type", "linear"), "projector_type is 'linear'"),
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(raw, message):
+    with pytest.raises(CheckpointError, match=message):
+        parse_config(raw)

@@ -1,0 +1,118 @@
+"""Tokenizer, special tokens and preprocessing settings as each published checkpoint states them."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from tokenizers import Tokenizer
+
+from bench.tiny_tokenizer import write_tokenizer
+from janus_export.checkpoint import open_checkpoint
+from janus_export.config import CheckpointError
+from janus_export.text_side import SYSTEM, preprocessing, read_text_side
+
+
+@pytest.fixture
+def folder(checkpoints, tmp_path):
+    return shutil.copytree(checkpoints("tiny"), tmp_path / "copy")
+
+
+def read(folder):
+    return read_text_side(open_checkpoint(str(folder)))
+
+
+def edit(path, change):
+    raw = json.loads(path.read_text()) if path.is_file() else {}
+    change(raw)
+    path.write_text(json.dumps(raw))
+
+
+def test_the_system_text_is_the_published_one():
+    assert len(SYSTEM) == 186
+    assert hashlib.sha256(SYSTEM.encode()).hexdigest() == "790f4cfc05523b0eecbc061d3b2a427d84204164119832ccffb22deaae07cb29"
+
+
+def test_pro_is_told_by_its_role_tokens(folder):
+    _, tokens, template, family = read(folder)
+    assert (family, template.user, template.assistant) == ("janus-pro", "<|User|>", "<|Assistant|>")
+    assert tokens.bos.id == 0 and tokens.image_placeholder.id == 5 and template.after_assistant == tokens.eos.text
+
+
+def test_1_3b_has_plain_roles(folder):
+    write_tokenizer(folder, 320, roles=False)
+    _, _, template, family = read(folder)
+    assert (family, template.user, template.assistant) == ("janus", "User", "Assistant")
+
+
+def test_published_pro_files(shared_data, checkpoints, tmp_path):
+    source = shutil.copytree(checkpoints("tiny"), tmp_path / "copy")
+    edit(source / "config.json", lambda raw: raw["text_config"].update(vocab_size=102400))
+    for path in (shared_data / "janus-pro-text").glob("*.json"):
+        shutil.copy(path, source)
+    edit(source / "preprocessor_config.json", lambda raw: raw.update(image_size=64))
+    _, tokens, _, family = read(source)
+    ids = {name: getattr(tokens, name).id for name in tokens.__dataclass_fields__}
+    assert family == "janus-pro"
+    assert ids == {
+        "bos": 100000, "eos": 100001, "pad": 100002, "begin_of_image": 100003, "end_of_image": 100590, "image_placeholder": 100581,
+    }  # fmt: skip
+    settings = preprocessing(open_checkpoint(str(source)))
+    assert settings == {"size": 64, "min_size": 14, "mean": (0.5,) * 3, "std": (0.5,) * 3, "background": (127,) * 3}
+
+
+def test_a_tag_that_the_tokenizer_lacks_is_added_as_at_load_of_the_original(folder):
+    edit(folder / "processor_config.json", lambda raw: raw.update(image_tag="<picture>"))
+    tokenizer, tokens, _, _ = read(folder)
+    assert tokens.image_placeholder.text == "<picture>"
+    assert tokens.image_placeholder.id == tokenizer.get_vocab_size(with_added_tokens=True) - 1
+    assert tokenizer.encode("a<picture>b", add_special_tokens=False).ids.count(tokens.image_placeholder.id) == 1
+
+
+def test_no_pad_token_means_the_end_token(folder):
+    edit(folder / "special_tokens_map.json", lambda raw: raw.update(pad_token="<absent>"))
+    _, tokens, _, _ = read(folder)
+    assert tokens.pad == tokens.eos
+
+
+def test_token_entries_may_be_objects(folder):
+    edit(folder / "special_tokens_map.json", lambda raw: raw.update(eos_token={"content": raw["eos_token"], "lstrip": False}))
+    assert read(folder)[1].eos.id == 1
+
+
+def test_a_tokenizer_larger_than_the_model(folder):
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([f"<extra {i}>" for i in range(100)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"has ids up to \d+, the model embeds 320; they do not belong together"):
+        read(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_damaged_tokenizer(folder, content):
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(CheckpointError, match="tokenizer.json is not a tokenizer"):
+        read(folder)
+
+
+def test_a_tokenizer_of_another_family(folder):
+    edit(folder / "special_tokens_map.json", lambda raw: raw.update(bos_token="<s>"))
+    with pytest.raises(CheckpointError, match="tokenizer.json has no token '<s>', which Janus needs"):
+        read(folder)
+
+
+def test_hf_preprocessing_settings(folder):
+    edit(folder / "preprocessor_config.json", lambda raw: raw.update(size={"height": 64, "width": 64}, image_mean=[0.4, 0.5, 0.6]))
+    edit(folder / "preprocessor_config.json", lambda raw: (raw.pop("image_size"), raw.pop("background_color")))
+    settings = preprocessing(open_checkpoint(str(folder)))
+    assert settings["size"] == 64 and settings["background"] == (102, 127, 153)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"image_size": 384}, "scales to 384, the model takes 64"), ({"do_normalize": False}, "do_normalize false, a mistake")],
+)
+def test_preprocessing_that_does_not_fit(folder, change, message):
+    edit(folder / "preprocessor_config.json", lambda raw: raw.update(change))
+    with pytest.raises(CheckpointError, match=message):
+        preprocessing(open_checkpoint(str(folder)))

@@ -1,0 +1,59 @@
+"""A scripted model: the loops are tested in microseconds, with every call recorded."""
+
+import numpy as np
+
+from janus_runtime.manifest import Graph, TensorSpec
+
+
+class FakeEngine:
+    """`answer(inputs, outputs)` -> dict of arrays; `calls` keeps copies of the inputs."""
+
+    def __init__(self, name, answer, dtype="float32"):
+        self.name = name
+        self.spec = Graph(f"{name}.onnx", {"ids": TensorSpec("int32", ()), "embeds": TensorSpec(dtype, ())}, {})
+        self.calls = []
+        self._answer = answer
+
+    def run(self, inputs, outputs=None):
+        self.calls.append({name: np.array(value) for name, value in inputs.items()})
+        return self._answer(inputs, outputs)
+
+    def close(self):
+        pass
+
+
+class FakeBackend:
+    name = "fake"
+    description = "a scripted model"
+    flavour = "gqa"
+
+    def empty(self, shape, dtype):
+        return np.zeros(shape, dtype)
+
+
+def counting_model(num_ids=8):
+    """Engines whose hidden state is the sum of all ids seen so far: logits peak at that sum modulo `num_ids`.
+
+    The "cache" of slot r keeps one number per position, so that what is read back depends on every write.
+    """
+
+    def embed(inputs, outputs):
+        return {"embeds": inputs["ids"][..., None].astype(np.float32)}
+
+    def language_model(inputs, outputs):
+        embeds, lengths = inputs["embeds"][..., 0], inputs["seqlens_k"] + 1
+        cache = outputs["present_key_0"][:, 0, :, 0]
+        rows, tokens = embeds.shape
+        new = inputs["last_row"] - np.arange(rows) * tokens + 1
+        for row in range(rows):
+            cache[row, lengths[row] - new[row] : lengths[row]] = embeds[row, : new[row]]
+        return {"hidden": np.array([[cache[row, : lengths[row]].sum()] for row in range(rows)], np.float32)}
+
+    def head(inputs, outputs):
+        peak = inputs["hidden"][:, 0].astype(int) % num_ids
+        return {"logits": np.eye(num_ids, dtype=np.float32)[peak]}
+
+    names = {"embed": embed, "language_model": language_model, "head": head}
+    engines = {name: FakeEngine(name, answer) for name, answer in names.items()}
+    engines["embed"].spec = Graph("embed.onnx", {"ids": TensorSpec("int32", ("rows", "tokens"))}, {})
+    return engines

@@ -1,0 +1,1 @@
+"""The exported graphs and the runtime against transformers, in fp32."""

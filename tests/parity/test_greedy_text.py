@@ -1,0 +1,66 @@
+"""Greedy answers: ids equal to those of HF's own generate, about pictures and in batches of plain prompts."""
+
+import numpy as np
+import pytest
+from transformers import JanusImageProcessorPil
+
+from .compare import assert_same_ids
+from .reference import example_images
+
+COUNT = 24
+QUESTIONS = ("what colour is the triangle in this picture?", "describe the image")
+PROMPTS = ("a red circle left of the blue square", "hi", "what colour is the triangle in this picture? Describe the image, please.")
+
+
+def answer(runtime, images, question: str, count: int = COUNT) -> np.ndarray:
+    pieces = runtime.describe(images, question, max_tokens=count)
+    for _ in pieces:  # The ids are there once the text has been read.
+        pass
+    return np.asarray(pieces.text_ids)
+
+
+def expected_answer(reference, images, question: str, count: int = COUNT) -> tuple[np.ndarray, float]:
+    pixels = np.stack([reference.pixels(image) for image in images])
+    return reference.greedy_text(reference.question_ids(question, len(images)), count, pixels)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (2, 5)], ids=["square", "wide", "tall"])
+def test_single_image(runtime, reference, shape, question):
+    size = reference.image_size
+    (image,) = example_images(5, [(shape[0] * size // 2 + 1, shape[1] * size // 2 + 1)])
+    expected, lead = expected_answer(reference, [image], question)
+    assert_same_ids(answer(runtime, image, question), expected, lead, f"{image.size} pixels, {question!r}")
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_two_images(runtime, reference, question):
+    images = example_images(6, [(90, 70), (33, 120)])
+    expected, lead = expected_answer(reference, images, question)
+    assert_same_ids(answer(runtime, images, question), expected, lead, f"two pictures, {question!r}")
+    exchanged, _ = expected_answer(reference, images[::-1], question)
+    assert exchanged.tolist() != expected.tolist(), "the order of the pictures does not show in the answer; choose others"
+
+
+def test_pixels_equal_hfs_where_the_sizes_agree(reference):
+    """The reference's own preprocessing against HF's, for sizes where rounding down and to nearest are the same."""
+    size = reference.image_size
+    processor = JanusImageProcessorPil(size={"height": size, "width": size}, min_size=14)
+    for image in example_images(7, [(size, size), (2 * size, size), (3 * size, 6 * size), (20, 20)]):
+        hf = processor(image, return_tensors="np")["pixel_values"][0]
+        assert np.array_equal(reference.pixels(image), hf), f"a picture of {image.size}"
+
+
+def test_batch_of_prompts_of_different_lengths(runtime, reference):
+    """One session steps all rows greedily; each row equals HF's answer to its prompt alone."""
+    prompts = [reference.encode(f"<|User|>: {text}\n\n<|Assistant|>:") for text in PROMPTS]
+    assert len(set(map(len, prompts))) == len(prompts)
+    session = runtime._engines.session("text", rows=len(prompts), max_length=max(map(len, prompts)) + COUNT)
+    logits = session.prefill([runtime._engines.embed_text(ids.astype(np.int32)) for ids in prompts])
+    got = [logits.argmax(-1).astype(np.int32)]
+    while len(got) < COUNT:
+        got.append(session.step(got[-1]).argmax(-1).astype(np.int32))
+    for row, (ids, text) in enumerate(zip(prompts, PROMPTS, strict=True)):
+        expected, lead = reference.greedy_text(ids, COUNT)
+        # Rows go on after EOS here; HF stops at it.
+        assert_same_ids(np.stack(got)[: len(expected), row], expected, lead, f"row {row} ({text!r})")

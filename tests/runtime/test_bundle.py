@@ -1,0 +1,154 @@
+"""Every way in which a bundle can be bad has one clear line."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+import janus_runtime
+from janus_runtime.bundle import Bundle
+from janus_runtime.errors import BackendError, BundleError
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    return shutil.copytree(tiny, tmp_path / "copy")
+
+
+def edit_manifest(folder, change):
+    raw = json.loads((folder / "manifest.json").read_text())
+    change(raw)
+    (folder / "manifest.json").write_text(json.dumps(raw))
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(BundleError, match="no bundle at .*absent; make one with 'janus-export checkpoint SRC --out"):
+        janus_runtime.load(tmp_path / "absent")
+
+
+def test_a_folder_that_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match="is not a bundle: it has no manifest.json"):
+        janus_runtime.load(tmp_path)
+
+
+def test_binary_manifest(copy):
+    (copy / "manifest.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BundleError, match="is not UTF-8"):
+        janus_runtime.load(copy)
+
+
+def test_a_missing_file(copy):
+    (copy / "image_head.onnx").unlink()
+    with pytest.raises(BundleError, match="image_head.onnx is missing; export the bundle again"):
+        janus_runtime.load(copy)
+
+
+def test_a_truncated_file_is_seen_at_load(copy):
+    size = (copy / "weights.data").stat().st_size
+    os.truncate(copy / "weights.data", size - 7)
+    with pytest.raises(BundleError, match=f"has {size - 7} bytes, expected {size}: truncated or altered"):
+        janus_runtime.load(copy)
+
+
+def test_an_altered_file_is_seen_by_verify(copy):
+    with (copy / "weights.data").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\x01\x02\x03")
+    with janus_runtime.load(copy) as janus, pytest.raises(BundleError, match=r"weights.data was altered: sha256 \w+…, expected"):
+        list(janus.verify_hashes())
+
+
+def test_a_link_out_of_the_bundle(copy, tmp_path):
+    outside = tmp_path / "outside.data"
+    shutil.move(copy / "weights.data", outside)
+    (copy / "weights.data").symlink_to(outside)
+    with pytest.raises(BundleError, match="is a link out of the bundle"):
+        janus_runtime.load(copy)
+
+
+def test_another_format(copy):
+    edit_manifest(copy, lambda raw: raw.update(format=99))
+    with pytest.raises(BundleError, match="format 99, this version reads format 1"):
+        janus_runtime.load(copy)
+
+
+def test_a_graph_that_is_no_graph(copy):
+    size = (copy / "text_embed.onnx").stat().st_size
+    (copy / "text_embed.onnx").write_bytes(b"x" * size)
+    with janus_runtime.load(copy) as janus, pytest.raises(BundleError, match="text_embed.onnx cannot be opened: .*janus-rt verify"):
+        janus.generate("a cat")
+
+
+def test_verify_finds_a_wrong_weight_by_its_graph(copy):
+    """A change that hashes would catch, hidden from them: the goldens still see it."""
+    model = onnx.load(copy / "image_head.onnx", load_external_data=False)
+    place = {entry.key: int(entry.value) for entry in model.graph.initializer[0].external_data if entry.key != "location"}
+    with (copy / "weights.data").open("r+b") as file:
+        file.seek(place["offset"])
+        file.write(np.full(place["length"] // 4, 0.5, np.float32).tobytes())
+    with janus_runtime.load(copy) as janus:
+        failed = [check.graph for check in janus.verify_goldens() if not check.passed]
+    assert failed == ["image_head"]
+
+
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
+def test_a_backend_that_is_not_there_is_an_error(tiny, backend):
+    with pytest.raises(BackendError, match=f"backend '{backend}' is not part of this version yet; use 'cpu' or 'auto'"):
+        janus_runtime.load(tiny, backend=backend)
+
+
+def test_an_unknown_backend(tiny):
+    with pytest.raises(BackendError, match="no backend called 'gpu'; expected auto, cpu, cuda or tensorrt"):
+        janus_runtime.load(tiny, backend="gpu")
+
+
+def test_auto_says_what_it_took(tiny):
+    with janus_runtime.load(tiny) as janus:
+        assert janus.backend == "cpu" and janus.backend_description.startswith("ONNX Runtime")
+
+
+def test_fp16_on_a_cpu_is_said_at_load(bundles, caplog):
+    with janus_runtime.load(bundles("tiny", "fp16")):
+        pass
+    assert "fp16 bundle runs slower on a CPU" in caplog.text and "--precision fp32" in caplog.text
+
+
+def test_engines_refuse_what_their_graph_does_not_take(janus):
+    engine = janus._engines["text_head"]
+    width = janus.manifest.language_model.hidden_size
+    with pytest.raises(BackendError, match=r"text_head got inputs \['x'\], expected \['hidden'\]"):
+        engine.run({"x": np.zeros((1, width), np.float32)})
+    with pytest.raises(BackendError, match="text_head.hidden got dtype float64, expected float32"):
+        engine.run({"hidden": np.zeros((1, width))})
+    with pytest.raises(BackendError, match=r"text_head.hidden got shape \[1, 3\], expected"):
+        engine.run({"hidden": np.zeros((1, 3), np.float32)})
+    with pytest.raises(BackendError, match="text_head.hidden got a strided array"):
+        engine.run({"hidden": np.zeros((1, 2 * width), np.float32)[:, ::2]})
+
+
+def test_dimensions_of_one_name_must_agree(janus):
+    engine = janus._engines.language_model
+    inputs = {
+        name: np.zeros([2 if isinstance(size, str) else size for size in spec.shape], spec.dtype)
+        for name, spec in engine.spec.inputs.items()
+    }
+    with pytest.raises(BackendError, match=r"seqlens_k got shape \[3\], expected \['rows'\] with .*'rows': 2"):
+        engine.run({**inputs, "seqlens_k": np.zeros(3, np.int32)})
+
+
+@pytest.mark.parametrize(("only", "other"), [("understanding", "generation"), ("generation", "understanding")])
+def test_half_a_bundle_does_its_half(bundles, only, other):
+    folder = bundles("tiny", only=only)
+    with janus_runtime.load(folder) as janus:
+        assert all(check.passed for check in janus.verify_goldens())
+        with pytest.raises(BundleError, match=f"was exported for {only} only, not for {other}; export again without --only"):
+            janus.generate("a cat") if other == "generation" else janus.chat()
+        assert janus.generate("a cat") if only == "generation" else list(janus.chat().say("hi", max_tokens=2))
+    files = {path.name for path in folder.iterdir()}
+    assert ("vision_encoder.onnx" in files) == (only == "understanding")
+    assert ("image_decoder.onnx" in files) == (only == "generation")
+    whole = Bundle.open(bundles("tiny")).manifest.files["weights.data"].bytes
+    assert Bundle.open(folder).manifest.files["weights.data"].bytes < whole

@@ -1,0 +1,186 @@
+"""janus-rt as users type it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janus_runtime.cli import main
+from janus_runtime.files import slug
+from janus_runtime.image import open_image
+
+
+@pytest.fixture
+def red(tmp_path):
+    path = tmp_path / "red.png"
+    Image.new("RGB", (40, 30), "red").save(path)
+    return path
+
+
+def objects(result):
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_generate_writes_numbered_files_with_their_parameters(run, tiny, tmp_path):
+    out = tmp_path / "pictures" / "here"
+    result = run(main, "generate", "A red fox!", "snow", "-n", 2, "--seed", 7, "--bundle", tiny, "--out", out)
+    names = ["000-a-red-fox-seed7.png", "001-a-red-fox-seed8.png", "002-snow-seed7.png", "003-snow-seed8.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert result.stdout.splitlines() == [str(out / name) for name in names]
+    with Image.open(out / names[1]) as image:
+        assert image.size == (64, 64)
+        expected = {"prompt": "A red fox!", "seed": "8", "cfg_weight": "5.0", "temperature": "1.0", "top_k": "0", "top_p": "1.0"}
+        assert {key: image.text[key] for key in expected} == expected
+        assert image.text["backend"] == "cpu" and image.text["software"].startswith("janus-rt ")
+
+
+def test_nothing_is_overwritten(run, tiny, tmp_path):
+    arguments = ("generate", "fox", "-n", 1, "--bundle", tiny, "--out", tmp_path, "--quiet")
+    (tmp_path / "041-other.png").write_text("mine")
+    for number in (42, 43):
+        assert run(main, *arguments).stdout.strip() == str(tmp_path / f"{number:03}-fox-seed0.png")
+    assert (tmp_path / "041-other.png").read_text() == "mine"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_generate_json(run, tiny, tmp_path):
+    rows = objects(run(main, "generate", "fox", "snow", "-n", 1, "--json", "--bundle", tiny, "--out", tmp_path))
+    assert [(row["prompt"], row["seed"]) for row in rows] == [("fox", 0), ("snow", 0)]
+    for row in rows:
+        assert row["backend"] == "cpu" and row["bundle"] == str(tiny) and os.path.exists(row["file"])
+        assert row["timings"]["steps"] > 0
+
+
+def test_grid_and_upscale(run, tiny, tmp_path):
+    run(main, "generate", "fox", "-n", 4, "--grid", "--upscale", 100, "--bundle", tiny, "--out", tmp_path)
+    sizes = {path.name: open_image(path).size for path in tmp_path.iterdir()}
+    assert sizes.pop("004-fox-seed0-grid.png") == (202, 202)
+    assert set(sizes.values()) == {(100, 100)} and len(sizes) == 4
+
+
+def test_same_seed_same_pixels(run, tiny, tmp_path):
+    arguments = ("generate", "fox", "-n", 1, "--seed", 5, "--bundle", tiny, "--out", tmp_path, "--quiet")
+    first, second = (open_image(run(main, *arguments).stdout.strip()) for _ in range(2))
+    assert np.array_equal(np.asarray(first), np.asarray(second))
+
+
+def test_describe_streams_text(run, tiny, red):
+    result = run(main, "describe", red, red, "--ask", "Same?", "--max-tokens", 5, "--bundle", tiny)
+    assert result.exit_code == 0 and result.stdout.endswith("\n") and result.stdout.strip()
+    (row,) = objects(run(main, "describe", red, red, "--ask", "Same?", "--max-tokens", 5, "--bundle", tiny, "--json"))
+    assert row["text"] + "\n" == result.stdout and row["prompt"] == "Same?" and row["stop"] in ("eos", "length")
+
+
+def test_chat(run, tiny, red, tmp_path):
+    lines = f"hello\n/image {red}\nwhat is it?\n/draw a fox\n\n/quit\nnever\n"
+    rows = objects(run(main, "chat", "--bundle", tiny, "--json", "--max-tokens", 3, "--out", tmp_path / "drawn", input=lines))
+    assert [row["prompt"] for row in rows] == ["hello", "what is it?", "/draw a fox"]
+    assert os.path.exists(rows[2]["file"])
+
+
+def test_a_mistake_in_a_chat_does_not_end_it(run, tiny, tmp_path):
+    lines = "/image absent.png\n/nonsense\nhello\n"
+    result = run(main, "chat", "--bundle", tiny, "--max-tokens", 2, "--out", tmp_path, input=lines)
+    assert "no image at absent.png" in result.stderr and "no command /nonsense" in result.stderr
+    assert result.stdout.strip() and result.exit_code == 1
+
+
+def test_info(run, tiny):
+    result = run(main, "info", "--bundle", tiny)
+    assert "2 layers, 64 wide" in result.stdout and "fp32" in result.stdout
+    (row,) = objects(run(main, "info", "--bundle", tiny, "--json"))
+    assert row["language_model"]["num_layers"] == 2 and row["bundle"] == str(tiny)
+
+
+def test_verify(run, tiny):
+    result = run(main, "verify", "--bundle", tiny)
+    assert result.exit_code == 0 and "FAILED" not in result.stdout
+    rows = objects(run(main, "verify", "--bundle", tiny, "--json"))
+    assert {row["graph"] for row in rows if "graph" in row} == set(json.loads((tiny / "manifest.json").read_text())["graphs"])
+    assert all(row["passed"] for row in rows)
+
+
+def test_random_weights_are_said_plainly(run, tiny):
+    result = run(main, "info", "--bundle", tiny)
+    assert "weights of this bundle are random" in result.stderr
+    assert run(main, "info", "--bundle", tiny, "--quiet").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generate", "fox", "--bundle", "absent"), "no bundle at absent; make one with"),
+        (("info",), "no bundle at engines/janus-nano"),
+        (("generate", " ", "--bundle", "TINY"), "the prompt is empty"),
+        (("generate", "fox " * 600, "--bundle", "TINY"), "this model takes 1008 beside a picture"),
+        (("describe", "absent.png", "--bundle", "TINY"), "no image at absent.png"),
+        (("info", "--bundle", "TINY", "--backend", "cuda"), "backend 'cuda' is not part of this version yet"),
+        (("generate", "fox", "--bundle", "TINY", "--cfg-weight", "nan"), "cfg_weight is nan"),
+    ],
+)
+def test_failures_are_one_line_and_exit_code_1(run, tiny, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = run(main, *[tiny if argument == "TINY" else argument for argument in arguments], "--quiet")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("generate",), ("generate", "x", "-n", "0"), ("generate", "x", "--seed", "-1"), ("nonsense",), ("describe", "x", "--top-p", "2")],
+)
+def test_bad_usage_is_exit_code_2(run, arguments):
+    assert run(main, *arguments).exit_code == 2
+
+
+def test_out_that_is_a_file(run, tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run(main, "generate", "fox", "--bundle", tiny, "--out", tmp_path / "file")
+    assert result.exit_code == 2 and "file" in result.stderr
+
+
+def test_a_full_disk_leaves_nothing_half_written(run, tiny, tmp_path, monkeypatch):
+    def full(self, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    result = run(main, "generate", "fox", "-n", 1, "--bundle", tiny, "--out", tmp_path, "--quiet")
+    assert result.exit_code == 1 and "No space left on device" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(tiny):
+    command = [sys.executable, "-m", "janus_runtime.cli", "generate", "", "--bundle", str(tiny), "--debug"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1 and "Traceback" in result.stderr and "PromptError" in result.stderr
+
+
+def test_a_closed_pipe_is_not_a_traceback(tiny):
+    command = f"'{sys.executable}' -m janus_runtime.cli info --bundle '{tiny}' | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A red fox!", "a-red-fox"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("雪の中の狐", "雪の中の狐"),
+        ("!!!", "picture"),
+        ("x" * 99, "x" * 40),
+    ],
+)
+def test_slug(text, expected):
+    assert slug(text) == expected
+
+
+def test_slug_cuts_between_characters():
+    assert len(slug("狐" * 30).encode()) <= 40

@@ -1,0 +1,171 @@
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janus_runtime.errors import Cancelled, ImageError, PromptError
+from janus_runtime.sampling import Sampler
+
+RED = Image.new("RGB", (70, 50), "red")
+BLUE = Image.new("RGB", (30, 60), "blue")
+
+
+def test_text_streams_and_adds_up(janus):
+    answer = janus.describe(RED, "What is this?", max_tokens=12)
+    pieces = list(answer)
+    assert len(pieces) > 1
+    assert "".join(pieces) == answer.text == janus._prompter.decode(answer.text_ids)
+    assert answer.stop in ("eos", "length") and len(answer.text_ids) <= 12
+    assert {"load", "encode", "prefill", "steps"} <= answer.timings.keys()
+
+
+def text_ids(answer):
+    list(answer)
+    return answer.text_ids
+
+
+def test_greedy_is_repeatable_and_sampling_follows_its_seed(janus):
+    assert text_ids(janus.describe(RED, max_tokens=8)) == text_ids(janus.describe(RED, max_tokens=8, seed=9))
+    drawn = [text_ids(janus.describe(RED, max_tokens=8, temperature=2.0, seed=seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_every_picture_counts_and_so_does_their_order(janus):
+    def first_logits(*images):
+        chat = janus.chat()
+        chat.say("Compare.", images, max_tokens=1)
+        return [tensor[0, :, : chat._session.lengths[0]].copy() for tensor in chat._session._cache.values()][-1]
+
+    assert not np.array_equal(first_logits(RED, BLUE), first_logits(BLUE, RED))
+    assert first_logits(RED, BLUE).shape != first_logits(RED).shape
+
+
+def test_describe_takes_paths_and_lists(janus, tmp_path):
+    path = tmp_path / "red.png"
+    RED.save(path)
+    expected = text_ids(janus.describe(RED, max_tokens=4))
+    assert text_ids(janus.describe(str(path), max_tokens=4)) == expected
+    assert text_ids(janus.describe([path], max_tokens=4)) == expected
+
+
+class Script:
+    """A session whose logits are scripted: says `ids` one after the other."""
+
+    def __init__(self, real, ids):
+        self.real, self.ids = real, list(ids)
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def draw(self, logits, sampler, noise, cfg_weight=None):
+        for token in self.ids:
+            yield np.array([token], np.int32)
+            self.real.step(np.array([token], np.int32))
+
+
+def scripted(janus, *ids):
+    chat = janus.chat()
+    chat._session = Script(chat._session, ids)
+    return chat
+
+
+def test_the_end_token_ends_and_is_not_shown(janus):
+    eos = janus.manifest.tokens.eos.id
+    letters = janus._prompter.encode("ok")
+    answer = scripted(janus, *letters, eos, *letters).say("hi")
+    assert "".join(answer) == "ok" and answer.stop == "eos" and answer.text_ids == letters
+
+
+def test_the_limit_ends_without_a_step_too_many(janus):
+    letters = janus._prompter.encode("abcdefgh")
+    chat = scripted(janus, *letters)
+    answer = chat.say("hi", max_tokens=3)
+    before = chat._session.lengths[0]
+    list(answer)
+    assert answer.stop == "length" and answer.text_ids == letters[:3]
+    # The third id was shown but is not in the cache yet.
+    assert chat._session.lengths[0] == before + 2
+
+
+@pytest.mark.parametrize("ending", ["eos", "length", "abandoned"])
+def test_a_second_turn_continues_the_same_conversation(janus, ending):
+    """The cache between turns holds what one prompt of the whole conversation would."""
+    eos = janus.manifest.tokens.eos.id
+    letters = janus._prompter.encode("fine")
+    chat = scripted(janus, *letters, eos)
+    answer = chat.say("How are you?", [RED], max_tokens=len(letters) if ending == "length" else 50)
+    if ending == "abandoned":
+        next(answer)
+        said = answer.text_ids
+    else:
+        list(answer)
+        said = letters
+    chat._session = chat._session.real
+    chat.say("And now?", max_tokens=1)
+
+    whole = janus.chat()
+    prompter = janus._prompter
+    first = prompter.question("How are you?", 1)
+    second = prompter.question("And now?", 0, first=False)
+    ids = np.array([*first, *said, eos, *second], np.int32)
+    embeds = janus._engines.embed_text(ids)
+    from janus_runtime.image import preprocess
+    from janus_runtime.prompt import splice
+
+    features = janus._engines.encode_images(np.stack([preprocess(RED, janus.manifest.image_input)]))
+    splice(embeds, ids, prompter.tokens.image_placeholder.id, features)
+    whole._session.prefill([embeds])
+    assert whole._session.lengths == chat._session.lengths
+    length = int(whole._session.lengths[0])
+    for name, tensor in whole._session._cache.items():
+        expected, got = tensor[0, :, :length], chat._session._cache[name][0, :, :length]
+        assert np.abs(expected - got).max() <= 1e-4 * np.abs(expected).max(), name
+
+
+def test_pictures_in_a_later_turn(janus):
+    chat = janus.chat()
+    list(chat.say("hello", max_tokens=2))
+    before = int(chat._session.lengths[0])
+    list(chat.say("and this?", [BLUE], max_tokens=1))
+    assert int(chat._session.lengths[0]) - before > janus.manifest.image_input.num_tokens
+
+
+def test_a_conversation_has_an_end(janus):
+    chat = janus.chat(max_length=260)
+    list(chat.say("hello", max_tokens=2))
+    with pytest.raises(PromptError, match=r"would have \d+ tokens, the limit is 260 .* start a new conversation"):
+        chat.say("long " * 60)
+    # The refused turn cost nothing.
+    list(chat.say("short", max_tokens=1))
+
+
+def test_the_answer_stops_where_the_cache_ends(janus):
+    prompt = len(janus._prompter.question("hello", 0))
+    chat = janus.chat(max_length=prompt + 3)
+    answer = chat.say("hello", max_tokens=50, sampler=Sampler(temperature=1))
+    list(answer)
+    assert answer.stop == "eos" or len(answer.text_ids) == 3
+
+
+def test_cancel(janus):
+    cancel = threading.Event()
+    chat = scripted(janus, *janus._prompter.encode("abcdefgh"))
+    answer = chat.say("hi", cancel=cancel)
+    next(answer)
+    cancel.set()
+    with pytest.raises(Cancelled, match="cancelled after 1 tokens"):
+        list(answer)
+
+
+def test_bad_arguments(janus):
+    with pytest.raises(ImageError, match="no image at absent.png"):
+        janus.describe("absent.png")
+    with pytest.raises(ValueError, match="describe got no picture"):
+        janus.describe([])
+    with pytest.raises(ValueError, match="max_tokens is 0"):
+        janus.describe(RED, max_tokens=0)
+    with pytest.raises(ValueError, match="max_length is 5000; expected 2 to 1024"):
+        janus.chat(max_length=5000)
+    with pytest.raises(PromptError, match="empty"):
+        janus.describe(RED, "")

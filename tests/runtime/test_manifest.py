@@ -1,0 +1,104 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from janus_runtime.errors import BundleError
+from janus_runtime.manifest import FORMAT, Manifest
+
+
+@pytest.fixture(scope="module")
+def raw(tiny):
+    return json.loads((tiny / "manifest.json").read_text())
+
+
+def parse(value) -> Manifest:
+    return Manifest.from_json(json.dumps(value))
+
+
+def changed(raw, path, value):
+    """A copy of `raw` with the field at `path` set, or taken out for None."""
+    copy = json.loads(json.dumps(raw))
+    *parents, last = path.split(".")
+    node = copy
+    for parent in parents:
+        node = node[parent]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    return copy
+
+
+def test_round_trip(raw):
+    manifest = parse(raw)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert json.loads(manifest.to_json()) == raw
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("format", FORMAT + 1, f"has format {FORMAT + 1}, this version reads format {FORMAT}; export the bundle again"),
+        ("format", "1", "has no format number"),
+        ("format", True, "has no format number"),
+        ("tokens.bos.id", "0", r"tokens.bos.id: expected int, got '0'"),
+        ("tokens.bos", None, "tokens: missing bos"),
+        ("colour", "red", "unknown colour"),
+        ("precision", "fp8", "precision: expected one of fp32, fp16, got 'fp8'"),
+        ("defaults.cfg_weight", "5", "defaults.cfg_weight: expected float, got '5'"),
+        ("language_model.num_layers", 2.5, "language_model.num_layers: expected int, got 2.5"),
+        ("image_output.num_tokens", 15, "image_output.num_tokens does not fit: expected 16, got 15"),
+        ("image_input.mean", [0.5], "image_input.mean does not fit: expected 3, got 1"),
+        ("tasks", "generation", "tasks: expected"),
+        ("graphs.text_head.file", "other.onnx", "graphs.text_head.file 'other.onnx' is not listed under files"),
+        ("graphs.text_head.inputs.hidden.shape", ["rows", 1.5], r"shape\[1\]: expected"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(raw, path, value, message):
+    with pytest.raises(BundleError, match=message):
+        parse(changed(raw, path, value))
+
+
+@pytest.mark.parametrize("name", ["../weights.data", "/etc/passwd", "a/../../b", "..\\b", "C:b", ""])
+def test_paths_cannot_leave_the_bundle(raw, name):
+    bad = json.loads(json.dumps(raw))
+    bad["files"][name] = {"bytes": 1, "sha256": "0" * 64}
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        parse(bad)
+
+
+@given(st.one_of(st.none(), st.integers(), st.text(), st.lists(st.integers()), st.dictionaries(st.text(), st.integers())))
+def test_other_json_is_a_clear_error(value):
+    with pytest.raises(BundleError):
+        parse(value)
+
+
+@given(st.data())
+def test_any_field_of_another_type_is_an_error_or_reads_back(raw, data):
+    """Strict parsing: nothing but BundleError comes out, whichever leaf is replaced by whatever JSON value."""
+    node, path = raw, []
+    while isinstance(node, dict) and node:
+        key = data.draw(st.sampled_from(sorted(node)))
+        path.append(key)
+        node = node[key]
+        if data.draw(st.booleans()):
+            break
+    value = data.draw(st.one_of(st.integers(), st.text(max_size=3), st.booleans(), st.floats(allow_nan=False), st.lists(st.none())))
+    copy = json.loads(json.dumps(raw))
+    parent = copy
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    try:
+        manifest = parse(copy)
+    except BundleError:
+        return
+    assert json.loads(manifest.to_json()) == copy
+
+
+@given(st.text())
+def test_any_text_is_a_clear_error(text):
+    with pytest.raises(BundleError):
+        Manifest.from_json(text)

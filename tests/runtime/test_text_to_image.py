@@ -1,0 +1,121 @@
+import threading
+
+import numpy as np
+import pytest
+
+from janus_runtime.errors import Cancelled, PromptError
+from janus_runtime.tolerances import LOGIT_MARGIN
+
+
+def ids(pictures):
+    return [picture.image_ids.tolist() for picture in pictures]
+
+
+def test_pictures_come_in_order_with_their_seeds(janus):
+    pictures = janus.generate(["a cat", "two large dogs"], n=2, seed=5)
+    assert [(p.prompt, p.seed) for p in pictures] == [("a cat", 5), ("a cat", 6), ("two large dogs", 5), ("two large dogs", 6)]
+    for picture in pictures:
+        assert picture.image.size == (64, 64) and picture.image.mode == "RGB"
+        assert picture.image_ids.dtype == np.int32 and picture.image_ids.shape == (16,)
+        assert {"load", "prefill", "steps", "step", "decode"} <= picture.timings.keys()
+
+
+def test_one_prompt_may_be_a_string(janus):
+    assert ids(janus.generate("a cat", seed=5)) == ids(janus.generate(["a cat"], seed=5))
+
+
+def test_picture_i_is_picture_0_of_seed_plus_i(janus):
+    together = janus.generate("a cat", n=3, seed=10)
+    assert ids(together) == [ids(janus.generate("a cat", seed=10 + i))[0] for i in range(3)]
+
+
+def test_ids_do_not_depend_on_company_or_order(janus):
+    prompts = ["a cat", "two large dogs left of a tree", "red"]
+    alone = [ids(janus.generate(prompt, seed=3))[0] for prompt in prompts]
+    assert ids(janus.generate(prompts, seed=3)) == alone
+    assert ids(janus.generate(prompts[::-1], seed=3)) == alone[::-1]
+    assert ids(janus.generate(prompts, seed=3, batch_size=2)) == alone
+
+
+def test_the_pixels_are_what_the_ids_say(janus):
+    (picture,) = janus.generate("a cat", seed=1)
+    decoder = janus._engines["image_decoder"]
+    pixels = decoder.run({"image_ids": picture.image_ids[None]})["pixels"][0]
+    expected = np.clip((pixels.transpose(1, 2, 0) + 1) / 2 * 255, 0, 255).astype(np.uint8)
+    assert np.array_equal(np.asarray(picture.image), expected)
+
+
+def test_settings_reach_the_draw(janus):
+    base = ids(janus.generate("a cat", seed=2))
+    assert ids(janus.generate("a cat", seed=2, cfg_weight=janus.manifest.defaults.cfg_weight)) == base
+    for settings in ({"seed": 3}, {"cfg_weight": 1.0}, {"temperature": 3.0}, {"top_k": 2}, {"top_p": 0.2}):
+        assert ids(janus.generate("a cat", **{"seed": 2, **settings})) != base, settings
+    greedy = ids(janus.generate("a cat", temperature=0, seed=2))
+    assert greedy == ids(janus.generate("a cat", temperature=0, seed=99)) == ids(janus.generate("a cat", top_k=1))
+
+
+def test_prefill_computes_two_rows_a_prompt(janus, monkeypatch):
+    """A prefill of 2n equal rows would be the costliest mistake here."""
+    engine = janus._engines.language_model
+    shapes, run = [], engine.run
+    monkeypatch.setattr(engine, "run", lambda inputs, outputs=None: shapes.append(inputs["embeds"].shape[:2]) or run(inputs, outputs))
+    janus.generate(["a cat", "two large dogs"], n=3)
+    assert shapes[0][0] == 4 and shapes[0][1] > 1
+    assert shapes[1:] == [(12, 1)] * 15
+
+
+def test_progress_and_handover(janus):
+    steps, handed = [], []
+    pictures = janus.generate("a cat", n=3, batch_size=2, on_step=lambda *s: steps.append(s), on_image=handed.append)
+    assert steps == [(i, 32) for i in range(1, 33)]
+    assert handed == pictures
+
+
+def test_cancel(janus):
+    cancel = threading.Event()
+    with pytest.raises(Cancelled, match="cancelled after 3 of 16 steps"):
+        janus.generate("a cat", on_step=lambda step, total: step == 3 and cancel.set(), cancel=cancel)
+    assert ids(janus.generate("a cat"))
+
+
+def test_threads_share_a_model(janus):
+    expected = ids(janus.generate("a cat", n=2, seed=4))
+    results = [None] * 4
+    threads = [threading.Thread(target=lambda i=i: results.__setitem__(i, ids(janus.generate("a cat", n=2, seed=4)))) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 4
+
+
+def test_no_global_random_state(janus):
+    np.random.seed(1)
+    before = np.random.get_state()[1].tolist()
+    janus.generate("a cat")
+    assert np.random.get_state()[1].tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": []}, "got 0 prompts, n 1"),
+        ({"n": 0}, "n 0, batch_size 8; expected 1 or more"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"seed": -1}, "seed is -1; expected 0 to"),
+        ({"temperature": -0.5}, "temperature is -0.5"),
+        ({"cfg_weight": float("nan")}, "cfg_weight is nan; expected a number"),
+    ],
+)
+def test_settings_out_of_range(janus, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        janus.generate(**{"prompt": "a cat", **arguments})
+
+
+def test_a_bad_prompt_fails_before_anything_is_drawn(janus):
+    with pytest.raises(PromptError):
+        janus.generate(["a cat", " "], on_step=lambda *_: pytest.fail("drew"))
+
+
+def test_the_margin_that_excuses_a_difference_is_small():
+    assert LOGIT_MARGIN <= 1e-4
