@@ -33,7 +33,7 @@ from janus_runtime.manifest import (
 )
 
 from .checkpoint import Checkpoint
-from .config import CheckpointError, JanusConfig
+from .config import JanusConfig
 from .goldens import make_goldens
 from .graphs import GRAPHS, GraphSpec
 from .precision import dtype_of
@@ -181,6 +181,3 @@ def _aside(out: Path, force: bool) -> Iterator[Path]:
         finally:
             shutil.rmtree(part, ignore_errors=True)
             lock_path.unlink(missing_ok=True)
-
-
-__all__ = ["CheckpointError", "export_bundle", "graphs_for", "recipes_of_all", "with_head"]

@@ -108,12 +108,18 @@ def _locate(source: str) -> tuple[Path, str | None]:
         return folder, None
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise CheckpointError(f"no folder {source}, and it is no hub id of the form owner/name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    patterns = ["*.json", "*.safetensors", "*.bin", "LICENSE*"]
+    weights = ["*.safetensors", "*.bin"]
     try:
-        found = Path(snapshot_download(source, allow_patterns=patterns))
+        try:
+            # Some repositories hold the same weights twice.
+            if any(name.endswith(".safetensors") for name in list_repo_files(source)):
+                weights = weights[:1]
+        except OfflineModeIsEnabled:
+            pass  # What was fetched before will do.
+        found = Path(snapshot_download(source, allow_patterns=["*.json", "LICENSE*", *weights]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"no folder {source}, and fetching it from the hub failed: {reason}") from None

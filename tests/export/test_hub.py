@@ -18,6 +18,7 @@ def hub(checkpoints):
     folder = checkpoints("tiny", "original", "bin")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     files["README.md"] = b"not wanted"
+    files["model.safetensors"] = (checkpoints("tiny", "original") / "model.safetensors").read_bytes()
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -79,7 +80,7 @@ def test_a_hub_id_is_fetched_and_its_revision_kept(hub, tmp_path):
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["source"] == f"owner/tiny at {COMMIT}" and report["problems"] == ["none"]
-    assert not [path for path in asked if path.endswith("README.md")]
+    assert not [path for path in asked if path.endswith(("README.md", "pytorch_model.bin"))]
 
 
 def test_an_unknown_hub_id_is_one_line(hub, tmp_path):

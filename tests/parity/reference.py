@@ -88,8 +88,11 @@ class Reference:
         return self.encode(f"<|User|>: {text.strip()}\n\n<|Assistant|>:{_STRINGS.begin_of_image}")
 
     def question_ids(self, question: str, images: int) -> Ids:
-        """System text, the pictures each on a line, the question; each placeholder becomes 1 + num_image_tokens + 1 ids."""
-        user = f"{_STRINGS.image_placeholder}\n" * images + question.strip()
+        """System text, the pictures each on a line, the question; each placeholder becomes 1 + num_image_tokens + 1 ids.
+
+        The message is stripped as a whole, so blanks between a picture and its question stay.
+        """
+        user = f"{_STRINGS.image_placeholder}\n" * images + question
         prompt = f"{DEFAULT_SYSTEM_PROMPT.rstrip(chr(10))}\n\n<|User|>: {user.strip()}\n\n<|Assistant|>:"
         s, count = self.special, self.model.config.vision_config.num_image_tokens
         picture = [s.begin_of_image, *[s.image_placeholder] * count, s.end_of_image]
@@ -111,7 +114,7 @@ class Reference:
         resized = image.convert("RGB").resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
         canvas.paste(resized, ((size - sides[0]) // 2, (size - sides[1]) // 2))
         scaled = (np.asarray(canvas) * (1 / 255)).astype(np.float32)
-        return ((scaled - np.float32(0.5)) / np.float32(0.5)).transpose(2, 0, 1)
+        return np.ascontiguousarray(((scaled - np.float32(0.5)) / np.float32(0.5)).transpose(2, 0, 1))
 
     @staticmethod
     def to_bytes(pixels: Floats) -> NDArray[np.uint8]:

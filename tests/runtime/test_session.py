@@ -159,6 +159,29 @@ def test_real_prefill_in_two_parts_equals_one(janus, real):
     assert np.allclose(parts.prefill([whole[7:]]), expected, atol=1e-4 * np.abs(expected).max())
 
 
+def test_a_real_step_writes_one_place_a_row_and_nothing_else(janus, real):
+    """The engine writes into our memory: nothing is copied, nothing grows."""
+    opened = real(2)
+    opened.prefill(embeddings(janus, 9, 4))
+    before = {name: tensor.copy() for name, tensor in opened._cache.items()}
+    lengths = opened.lengths.copy()
+    opened.step(np.array([8, 9], np.int32))
+    for name, tensor in opened._cache.items():
+        changed = (tensor != before[name]).any(axis=(1, 3))
+        assert [np.flatnonzero(row).tolist() for row in changed] == [[length] for length in lengths], name
+
+
+def test_real_rubbish_beyond_a_rows_length_changes_nothing(janus, real):
+    clean, dirty = real(2), real(2)
+    for opened in (clean, dirty):
+        opened.prefill(embeddings(janus, 9, 4))
+    for tensor in dirty._cache.values():
+        for row, length in enumerate(dirty.lengths):
+            tensor[row, :, length:] = 1e3
+    ids = np.array([8, 9], np.int32)
+    assert np.array_equal(clean.step(ids), dirty.step(ids))
+
+
 def test_real_rows_do_not_see_each_other(janus, real):
     rows = embeddings(janus, 9, 4, 6)
     together = real(3)

@@ -1,0 +1,110 @@
+"""README's commands run as written, with local stand-ins for hub ids, bundles and photos; its numbers are those on file."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bench import table
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+COMMANDS = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def workplace(tiny, checkpoints, tmp_path_factory):
+    """A folder in which README's names exist: the bundle, the photo."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(tiny, folder / "engines" / "janus-pro-1b")
+    Image.new("RGB", (60, 40), "red").save(folder / "photo.jpg")
+    return folder
+
+
+def run(command, cwd):
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith("make")])
+def test_command(line, workplace, checkpoints):
+    program, *arguments = shlex.split(line.replace("deepseek-ai/Janus-Pro-1B", str(checkpoints("tiny", "original", "bin"))))
+    assert program.startswith(".venv/bin/")
+    result = run([str(BIN / Path(program).name), *arguments], workplace)
+    assert result.returncode == 0, result.stderr
+
+
+def make(*arguments, cwd=ROOT):
+    """make, with the environment that runs the tests instead of a new one."""
+    environment = str(BIN.parent)
+    return run(["make", "-o", f"{environment}/.installed", f"VENV={environment}", *arguments], cwd)
+
+
+def test_make_demo(tmp_path):
+    copy = tmp_path / "copy"
+    for name in ("Makefile", "bench", "janus_export", "janus_runtime", "pyproject.toml"):
+        source = ROOT / name
+        shutil.copytree(source, copy / name) if source.is_dir() else (copy.mkdir(exist_ok=True), shutil.copy(source, copy))
+    result = make("demo", cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert len(list((copy / "out").glob("*.png"))) == 6
+    assert "weights of this bundle are random" in result.stderr
+    assert "4 pictures in" in result.stderr and "ms each" in result.stderr
+
+
+def test_make_export(checkpoints, tmp_path):
+    (line,) = [line for line in COMMANDS if line.startswith("make export")]
+    source = str(checkpoints("tiny", "original", "bin"))
+    line = line.replace("deepseek-ai/Janus-Pro-1B", source).replace("engines/janus-pro-1b", str(tmp_path / "out"))
+    result = make(*shlex.split(line)[1:])
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "manifest.json").is_file()
+    result = make("export")
+    assert result.returncode == 2 and "usage: make export MODEL=" in result.stderr
+
+
+def test_make_test_runs_the_tests():
+    assert "test" in [line.split()[1] for line in COMMANDS if line.startswith("make")]
+    assert "-m pytest" in make("-n", "test").stdout
+
+
+def test_make_help_lists_every_verb():
+    verbs = re.search(r"\.PHONY: (.*)", (ROOT / "Makefile").read_text()).group(1).split()
+    printed = make("help").stdout
+    assert [verb for verb in verbs if verb not in printed] == []
+
+
+def test_python_example(workplace):
+    (code,) = blocks("python")
+    result = run([sys.executable, "-c", code], workplace)
+    assert result.returncode == 0, result.stderr
+    assert (workplace / "fox.png").is_file() and result.stdout.strip()
+
+
+def test_links_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert targets and [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_numbers_are_those_on_file():
+    report = json.loads((ROOT / "bench" / "results" / "commands-janus-pro-1b.json").read_text())
+    assert table.table(report) in README
+
+
+def test_options_in_the_table_exist():
+    for program, command, options in re.findall(r"^\| `(janus-\w+) (\w+).*?` \| (.*) \|$", README, re.M):
+        text = run([str(BIN / program), command, "--help"], ROOT).stdout
+        for option in re.findall(r"`(--?[a-z-]+)", options):
+            assert re.search(rf"(^|[\s,]){option}\b", text), (program, command, option)
