@@ -205,12 +205,13 @@ class Reference:
         drawn = self.model.generate(tokens, torch.ones_like(tokens), generation_mode="image", generation_config=config)
         return drawn[0].numpy()
 
-    def greedy_text(self, ids: Ids, count: int, pixels: Floats | None = None) -> tuple[Ids, float]:
+    def greedy_text(self, ids: Ids, count: int, pixels: Floats | None = None, eos: int | None = None) -> tuple[Ids, float]:
         """HF's own greedy answer of at most `count` ids, EOS included where it comes -> ids, smallest lead of a winner."""
         s, tokens = self.special, _long(ids)[None]
         config = GenerationConfig(
-            do_sample=False, bos_token_id=s.bos, eos_token_id=s.eos, pad_token_id=s.pad, max_new_tokens=count, max_length=None
-        )
+            do_sample=False, bos_token_id=s.bos, eos_token_id=s.eos if eos is None else eos, pad_token_id=s.pad,
+            max_length=len(ids) + count,
+        )  # fmt: skip
         pictures = {} if pixels is None else {"pixel_values": torch.from_numpy(pixels)}
         answer = self.model.generate(tokens, torch.ones_like(tokens), generation_config=config, **pictures)[0, len(ids) :].numpy()
         embeds = np.concatenate([self.prompt_embeds(ids, pixels), self.text_embed(answer[:-1])])

@@ -1,7 +1,10 @@
 """Prompt ids of the runtime against strings written out here from the published template."""
 
+import hashlib
+
 import pytest
 
+SYSTEM_SHA256 = "790f4cfc05523b0eecbc061d3b2a427d84204164119832ccffb22deaae07cb29"
 TEXTS = ("a red fox in the snow", "  stripped \n", "two\n\nlines: one, two", "été — 画像 🦊")
 
 
@@ -24,10 +27,12 @@ def test_question(runtime, reference, text, images):
     assert (got == reference.special.begin_of_image).sum() == (got == reference.special.end_of_image).sum() == images
 
 
-def test_template_of_the_published_pro_form(runtime):
-    """Once in full, so that the ids above are known to come from the right string."""
-    ids = runtime._prompter.image("a fox").tolist()
-    assert runtime._prompter.decode(ids).strip() == "a fox" or ids, "unreachable"
+def test_strings_of_the_published_pro_form(runtime):
+    """Once in full, so that the ids above are known to come from the right strings."""
+    assert runtime._prompter.image_string("a fox") == "<|User|>: a fox\n\n<|Assistant|>:<begin_of_image>"
+    system, _, rest = runtime._prompter.question_string("What is it?", 1).partition("\n\n")
+    assert hashlib.sha256(system.encode()).hexdigest() == SYSTEM_SHA256, f"not the published system text: {system!r}"
+    assert rest == "<|User|>: <image_placeholder>\nWhat is it?\n\n<|Assistant|>:"
 
 
 def test_special_ids_are_the_checkpoints(runtime, reference):

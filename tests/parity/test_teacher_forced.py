@@ -63,9 +63,10 @@ def test_text_after_pictures(runtime, reference, images):
     got = teacher_forced(runtime, "text", [embeds], answer)
     expected = reference.prompt_embeds(ids, pixels)
     assert_all_steps(reference, "text", got, [expected], answer, [f"{images} pictures"])
-    # Splicing checks nothing if the answer does not depend on the pictures.
-    blind = reference.logits("text", reference.prompt_embeds(ids, np.zeros_like(pixels)))[-1]
-    assert np.abs(got[0, 0] - blind).max() > 1e-2 * np.abs(blind).max(), "the logits do not depend on the pictures"
+    # Splicing checks nothing if the answer does not depend on the pictures and on where they stand.
+    for other, what in ((np.zeros_like(pixels), "the pictures"), (np.roll(pixels, 9, axis=-1), "where things are in a picture")):
+        logits = reference.logits("text", reference.prompt_embeds(ids, other))[-1]
+        assert np.abs(got[0, 0] - logits).max() > 1e-2 * np.abs(logits).max(), f"the logits do not depend on {what}"
 
 
 def test_text_rows_of_different_lengths(runtime, reference):
