@@ -1,6 +1,6 @@
 """Writes README's table of numbers from bench/results, between its markers. `--check` only compares.
 
-    python -m bench.table [--check]
+python -m bench.table [--check]
 """
 
 import json

@@ -47,76 +47,85 @@ _DEFAULTS = Defaults(cfg_weight=5.0, temperature=1.0, max_tokens=512)
 # For graphs, tokenizer and goldens, beside the weights whose size is known.
 _SPARE_BYTES = 64 << 20
 
-Say = Callable[[str], None]
+# Told of each stage by name, and of the share of it that is done where that is known.
+OnStage = Callable[[str, float], None]
 
 
 def export_bundle(
-    checkpoint: Checkpoint, out: Path, precision: Precision, only: Task | None = None, force: bool = False, say: Say = lambda line: None
+    checkpoint: Checkpoint,
+    out: Path,
+    precision: Precision,
+    only: Task | None = None,
+    force: bool = False,
+    on_stage: OnStage = lambda stage, share: None,
 ) -> Manifest:
-    """Writes the bundle `out`. `say` is told of each stage; of the weights with a share of the bytes done.
+    """Writes the bundle `out`: check, trace, write, describe.
 
-    Raises CheckpointError if the checkpoint cannot be exported, JanusError if `out` cannot be written.
+    Raises CheckpointError if the checkpoint cannot be exported, JanusError or OSError if `out` cannot be written.
     """
     if out.exists() and not force:
         raise JanusError(f"{out} exists; give --force to replace it, or another --out")
     checkpoint = with_head(checkpoint)
-    config, tensors = checkpoint.config, checkpoint.tensors
     tasks: tuple[Task, ...] = (only,) if only else ("generation", "understanding")
-    check_tensors(recipes_of_all(config), tensors)
+    check_tensors(recipes_of_all(checkpoint.config), checkpoint.tensors)
     tokenizer, tokens, template, family = read_text_side(checkpoint)
-    image_input = ImageInput(**preprocessing(checkpoint), num_tokens=config.vision.num_tokens)
+    image_input = ImageInput(**preprocessing(checkpoint), num_tokens=checkpoint.config.vision.num_tokens)
 
     with _aside(out, force) as folder:
-        plan = WeightPlan()
-        graphs: dict[str, Graph] = {}
-        for spec in graphs_for(tasks):
-            say(f"tracing {spec.name}")
-            graphs[spec.name] = export_graph(spec, config, precision, plan, folder)
-        free = shutil.disk_usage(folder).free
-        if free < plan.total_bytes + _SPARE_BYTES:
-            raise JanusError(
-                f"{out.parent} has {free / 1e9:.1f} GB free, the bundle needs {(plan.total_bytes + _SPARE_BYTES) / 1e9:.1f} GB"
-            )
-        files = {WEIGHTS: plan.write(folder / WEIGHTS, tensors, _report(say, plan.total_bytes))}
-        for graph in graphs.values():
-            check_graph(folder / graph.file)
-        say("running the torch reference for goldens")
-        np.savez_compressed(folder / GOLDENS, **make_goldens(config, tensors, tasks))  # type: ignore[arg-type]
+        graphs, weights = _write_graphs(checkpoint, precision, tasks, folder, on_stage)
+        on_stage("running the torch reference for goldens", 0)
+        np.savez_compressed(folder / GOLDENS, **make_goldens(checkpoint.config, checkpoint.tensors, tasks))  # type: ignore[arg-type]
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
-        licences = [path for path in sorted(checkpoint.folder.glob("LICENSE*")) if path.is_file()]
-        for licence in licences:
+        for licence in checkpoint.folder.glob("LICENSE*"):
             shutil.copyfile(licence, folder / licence.name)
-        names = [*(graph.file for graph in graphs.values()), TOKENIZER, GOLDENS, *(path.name for path in licences)]
-        files |= {name: File((folder / name).stat().st_size, sha256(folder / name)) for name in names}
-        text, vq = config.text, config.vq
+        others = sorted(path for path in folder.iterdir() if path.name != WEIGHTS)
+        text, vq = checkpoint.config.text, checkpoint.config.vq
         manifest = Manifest(
             format=FORMAT,
             name=out.name,
-            family=family,  # type: ignore[arg-type]
+            family=family,
             precision=precision,
             random_weights=bool(checkpoint.json("config.json").get("random_weights", False)),
             tasks=tasks,
-            source=Source(checkpoint.name, checkpoint.revision, config.layout, checkpoint.dtype),
+            source=Source(checkpoint.name, checkpoint.revision, checkpoint.config.layout, checkpoint.dtype),
             language_model=LanguageModel(
-                text.hidden_size,
-                text.num_layers,
-                text.num_heads,
-                text.head_size,
-                text.vocab_size,
-                text.max_length,
-                dtype_of("language_model", precision),
+                hidden_size=text.hidden_size,
+                num_layers=text.num_layers,
+                num_heads=text.num_heads,
+                head_size=text.head_size,
+                vocab_size=text.vocab_size,
+                max_length=text.max_length,
+                cache_dtype=dtype_of("language_model", precision),
             ),
             tokens=tokens,
             template=template,
             image_input=image_input,
-            image_output=ImageOutput(vq.image_size, vq.grid, vq.grid**2, vq.num_ids),
+            image_output=ImageOutput(size=vq.image_size, grid=vq.grid, num_tokens=vq.grid**2, num_ids=vq.num_ids),
             defaults=_DEFAULTS,
             graphs=graphs,
-            files=files,
+            files={WEIGHTS: weights, **{path.name: File(path.stat().st_size, sha256(path)) for path in others}},
             built_with={"janus-export": __version__, **{name: version(name) for name in ("torch", "onnx", "onnx-ir", "onnxscript")}},
         )
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def _write_graphs(
+    checkpoint: Checkpoint, precision: Precision, tasks: tuple[Task, ...], folder: Path, on_stage: OnStage
+) -> tuple[dict[str, Graph], File]:
+    """Traces every graph first, so that the place of every weight is known; then writes the weights front to back."""
+    plan = WeightPlan()
+    graphs: dict[str, Graph] = {}
+    for spec in graphs_for(tasks):
+        on_stage(f"tracing {spec.name}", 0)
+        graphs[spec.name] = export_graph(spec, checkpoint.config, precision, plan, folder)
+    free, needed = shutil.disk_usage(folder).free, plan.total_bytes + _SPARE_BYTES
+    if free < needed:
+        raise JanusError(f"the disk of {folder.parent} has {free / 1e9:.1f} GB free, the bundle needs {needed / 1e9:.1f} GB")
+    weights = plan.write(folder / WEIGHTS, checkpoint.tensors, lambda done: on_stage("writing weights", done / plan.total_bytes))
+    for graph in graphs.values():
+        check_graph(folder / graph.file)
+    return graphs, weights
 
 
 def graphs_for(tasks: tuple[Task, ...]) -> list[GraphSpec]:
@@ -142,17 +151,6 @@ def recipes_of_all(config: JanusConfig) -> list[Recipe]:
             recipe for spec in GRAPHS for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()
             if isinstance(recipe, FromCheckpoint)
         ]  # fmt: skip
-
-
-def _report(say: Say, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        say(f"writing weights {done / 1e9:.2f} of {total / 1e9:.2f} GB")
-
-    return report
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,10 @@ def checkpoint(source: str, out: Path, precision: Any, only: Any, force: bool, q
         from .bundle import export_bundle
         from .checkpoint import open_checkpoint
 
-        manifest = export_bundle(open_checkpoint(source), out, precision, only, force, _say(quiet))
+        manifest = export_bundle(open_checkpoint(source), out, precision, only, force, _stages(quiet))
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
-            click.echo(f"\r\x1b[K{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB" if _terminal() else
-                       f"{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB", err=True)  # fmt: skip
+            click.echo(f"{_line_start()}{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB", err=True)
 
 
 @main.command()
@@ -57,24 +57,24 @@ def inspect(source: str, as_json: bool, debug: bool) -> None:
                 click.echo(f"{label.replace('_', ' '):16}{', '.join(value) if isinstance(value, list) else value}")
 
 
-def _terminal() -> bool:
-    return sys.stderr.isatty()
+def _line_start() -> str:
+    """Back to an empty line on a terminal, where stages are shown in place."""
+    return "\r\x1b[K" if sys.stderr.isatty() else ""
 
 
-def _say(quiet: bool) -> Any:
-    """Stages in place on a terminal; elsewhere one line a stage."""
+def _stages(quiet: bool) -> Callable[[str, float], None]:
+    """Shows stages and the share done in place on a terminal; elsewhere one line a stage."""
     last = ""
 
-    def say(line: str) -> None:
+    def show(stage: str, share: float) -> None:
         nonlocal last
-        stage = line.split(" 0")[0] if line.startswith("writing") else line
-        if _terminal():
-            click.echo(f"\r\x1b[K{line}", nl=False, err=True)
-        elif not line.startswith("writing weights") or not last.startswith("writing weights"):
-            click.echo("writing weights" if line.startswith("writing weights") else stage, err=True)
-        last = line
+        if sys.stderr.isatty():
+            click.echo(f"{_line_start()}{stage}{f' {share:.0%}' if share else ''}", nl=False, err=True)
+        elif stage != last:
+            click.echo(stage, err=True)
+        last = stage
 
-    return (lambda line: None) if quiet else say
+    return (lambda stage, share: None) if quiet else show
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from janus_runtime.manifest import Template, Token, Tokens
+from janus_runtime.manifest import Family, Template, Token, Tokens
 
 from .checkpoint import Checkpoint
 from .config import CheckpointError
@@ -16,7 +16,7 @@ SYSTEM = (
     "You are able to understand the visual content that the user provides, "
     "and assist the user with a variety of tasks using natural language."
 )
-_ROLES = {"janus-pro": ("<|User|>", "<|Assistant|>"), "janus": ("User", "Assistant")}
+_ROLES: dict[Family, tuple[str, str]] = {"janus-pro": ("<|User|>", "<|Assistant|>"), "janus": ("User", "Assistant")}
 # What the original processors call each tag in processor_config.json, and its default, in their order of adding.
 _TAGS = {
     "image_placeholder": ("image_tag", "<image_placeholder>"),
@@ -30,7 +30,7 @@ _NAMES = {
 }
 
 
-def read_text_side(checkpoint: Checkpoint) -> tuple[Tokenizer, Tokens, Template, str]:
+def read_text_side(checkpoint: Checkpoint) -> tuple[Tokenizer, Tokens, Template, Family]:
     """-> tokenizer with every tag in it, special tokens, template, family. Raises CheckpointError."""
     path = checkpoint.folder / "tokenizer.json"
     tokenizer = _read_tokenizer(path)
@@ -52,7 +52,7 @@ def read_text_side(checkpoint: Checkpoint) -> tuple[Tokenizer, Tokens, Template,
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if largest >= vocab_size:
         raise CheckpointError(f"{path} has ids up to {largest}, the model embeds {vocab_size}; they do not belong together")
-    family = "janus-pro" if tokenizer.token_to_id(_ROLES["janus-pro"][0]) is not None else "janus"
+    family: Family = "janus-pro" if tokenizer.token_to_id(_ROLES["janus-pro"][0]) is not None else "janus"
     user, assistant = _ROLES[family]
     template = Template(SYSTEM, user, assistant, "\n\n", "\n\n", tokens.eos.text)
     return tokenizer, tokens, template, family

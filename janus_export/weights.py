@@ -42,7 +42,7 @@ class WeightPlan:
         return self.places[key]
 
     def write(self, path: Path, tensors: Mapping[str, Tensor], on_bytes: Callable[[int], None]) -> File:
-        """Writes the file and returns its size and hash. `on_bytes` is told of each tensor's bytes."""
+        """Writes the file and returns its size and hash. `on_bytes` is told how many bytes are done."""
         digest = hashlib.sha256()
         position = 0
         with path.open("wb") as file:
@@ -53,5 +53,5 @@ class WeightPlan:
                     file.write(part)
                     digest.update(part)
                 position = place.offset + place.length
-                on_bytes(place.length)
+                on_bytes(position)
         return File(position, digest.hexdigest())
