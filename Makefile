@@ -27,7 +27,8 @@ demo: $(STAMP) $(DEMO)/manifest.json ## draw pictures into out/ and answer a que
 	$(BIN)/janus-rt describe "$$(ls -t out/*-grid.png | head -n 1)" --ask "What is in this picture?" --max-tokens 32 --bundle $(DEMO)
 
 # Random weights of a tiny size, until a trained model of our own ships.
-$(DEMO)/manifest.json: | $(STAMP)
+# Made again whenever what makes it has changed.
+$(DEMO)/manifest.json: $(wildcard bench/*.py janus_export/*.py janus_export/modules/*.py janus_runtime/manifest.py) | $(STAMP)
 	rm -rf build/demo-checkpoint
 	$(BIN)/python -m bench.make_checkpoint --model tiny --layout hf --out build/demo-checkpoint
 	$(BIN)/janus-export checkpoint build/demo-checkpoint --out $(DEMO) --force

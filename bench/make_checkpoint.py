@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 import ml_dtypes
 import numpy as np
+from tokenizers import Tokenizer
 
 from bench.published_layouts import MODELS, hf_config, hf_tensors, original_config, original_name
 from bench.tiny_tokenizer import write_tokenizer
@@ -160,8 +161,6 @@ def make_checkpoint(
     if len(cut) > 1:
         index = {"metadata": {}, "weight_map": weight_map}
         (out / f"{stem}.{suffix}.index.json").write_text(json.dumps(index, indent=1))
-    raw = hf_config(config) if layout == "hf" else original_config(config)
-    (out / "config.json").write_text(json.dumps(raw, indent=1))
     (out / "preprocessor_config.json").write_text(json.dumps({
         "background_color": [127, 127, 127], "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
         "image_size": config.vision.image_size, "min_size": 14, "rescale_factor": 1 / 255,
@@ -172,6 +171,9 @@ def make_checkpoint(
         for path in sorted(tokenizer.glob("*.json")):
             if path.name != "config.json":
                 shutil.copyfile(path, out / path.name)
+    placeholder = Tokenizer.from_file(str(out / "tokenizer.json")).token_to_id("<image_placeholder>")
+    raw = {**hf_config(config), "image_token_id": placeholder} if layout == "hf" else original_config(config)
+    (out / "config.json").write_text(json.dumps(raw, indent=1))
     return out
 
 

@@ -167,7 +167,6 @@ def hf_config(config: JanusConfig) -> dict:
     return {
         "architectures": ["JanusForConditionalGeneration"],
         "model_type": "janus",
-        "image_token_id": 5,
         "tie_word_embeddings": False,
         "random_weights": True,
         "text_config": {"model_type": "llama", **_llama(text), "head_dim": text.head_size},
@@ -189,7 +188,7 @@ def hf_config(config: JanusConfig) -> dict:
             "num_embeddings": vq.num_ids,
             "latent_channels": vq.latent_channels,
             "base_channels": vq.base_channels,
-            "channel_multiplier": vq.multipliers,
+            "channel_multiplier": list(vq.multipliers),
             "num_res_blocks": vq.num_res_blocks,
             "num_patches": vq.grid,
             "projection_dim": vq.head_size,
@@ -239,7 +238,7 @@ def original_config(config: JanusConfig) -> dict:
                     else {
                         "z_channels": vq.latent_channels,
                         "ch": vq.base_channels,
-                        "ch_mult": vq.multipliers,
+                        "ch_mult": list(vq.multipliers),
                         "num_res_blocks": vq.num_res_blocks,
                     }
                 ),

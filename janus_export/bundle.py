@@ -15,15 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from janus_runtime import __version__
-from janus_runtime.bundle import GOLDENS, TOKENIZER, sha256
+from janus_runtime.bundle import Bundle, sha256
 from janus_runtime.errors import JanusError
 from janus_runtime.manifest import (
     FORMAT,
+    GOLDENS,
     MANIFEST,
+    TOKENIZER,
+    WEIGHTS,
     Defaults,
     File,
     Graph,
-    ImageInput,
     ImageOutput,
     LanguageModel,
     Manifest,
@@ -38,9 +40,9 @@ from .goldens import make_goldens
 from .graphs import GRAPHS, GraphSpec
 from .precision import dtype_of
 from .recipes import FromCheckpoint, Recipe, check_tensors
-from .text_side import preprocessing, read_text_side
+from .text_side import read_image_input, read_text_side
 from .to_onnx import check_graph, export_graph
-from .weights import WEIGHTS, WeightPlan
+from .weights import WeightPlan
 
 # Guidance 5 and temperature 1 are the published scripts' settings, 512 new tokens their limit for answers.
 _DEFAULTS = Defaults(cfg_weight=5.0, temperature=1.0, max_tokens=512)
@@ -63,15 +65,16 @@ def export_bundle(
 
     Raises CheckpointError if the checkpoint cannot be exported, JanusError or OSError if `out` cannot be written.
     """
-    if out.exists() and not force:
-        raise JanusError(f"{out} exists; give --force to replace it, or another --out")
+    # Links are followed once, here: the folder that a link names is what is replaced.
+    out = out.resolve()
+    _check_target(out, checkpoint.folder, force)
     checkpoint = with_head(checkpoint)
     tasks: tuple[Task, ...] = (only,) if only else ("generation", "understanding")
     check_tensors(recipes_of_all(checkpoint.config), checkpoint.tensors)
     tokenizer, tokens, template, family = read_text_side(checkpoint)
-    image_input = ImageInput(**preprocessing(checkpoint), num_tokens=checkpoint.config.vision.num_tokens)
+    image_input = read_image_input(checkpoint)
 
-    with _aside(out, force) as folder:
+    with _aside(out, lambda: _check_target(out, checkpoint.folder, force)) as folder:
         graphs, weights = _write_graphs(checkpoint, precision, tasks, folder, on_stage)
         on_stage("running the torch reference for goldens", 0)
         np.savez_compressed(folder / GOLDENS, **make_goldens(checkpoint.config, checkpoint.tensors, tasks))  # type: ignore[arg-type]
@@ -107,6 +110,8 @@ def export_bundle(
             built_with={"janus-export": __version__, **{name: version(name) for name in ("torch", "onnx", "onnx-ir", "onnxscript")}},
         )
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        # What we write, the runtime must accept.
+        Bundle.open(folder)
     return manifest
 
 
@@ -153,29 +158,49 @@ def recipes_of_all(config: JanusConfig) -> list[Recipe]:
         ]  # fmt: skip
 
 
+def _check_target(out: Path, source: Path, force: bool) -> None:
+    """Only a bundle is ever replaced, and never the checkpoint. Raises JanusError."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if not out.exists():
+        return
+    if not force:
+        raise JanusError(f"{out} exists; give --force to replace it, or another --out")
+    if not (out / MANIFEST).is_file():
+        raise JanusError(f"{out} is no bundle, so --force does not replace it; choose another --out")
+    if source.resolve().is_relative_to(out):
+        raise JanusError(f"the checkpoint lies in {out}, which would be replaced; choose another --out")
+
+
 @contextmanager
-def _aside(out: Path, force: bool) -> Iterator[Path]:
+def _aside(out: Path, check: Callable[[], None]) -> Iterator[Path]:
     """A folder beside `out` that takes its place if all goes well and vanishes if not. One export at a time."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.parent / f".{out.name}.part"
-    lock_path = out.parent / f".{out.name}.lock"
-    with lock_path.open("w") as lock:
+    part, old = (out.parent / f".{out.name}.{suffix}" for suffix in ("part", "old"))
+    part.mkdir(exist_ok=True)
+    lock = os.open(part, os.O_RDONLY)
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise JanusError(f"another export is writing {out}; wait for it or choose another --out") from None
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-            yield part
-            if out.exists() and not force:
-                raise JanusError(f"{out} appeared while exporting; give --force to replace it")
-            old = out.parent / f".{out.name}.old"
+            if old.exists() and not (old / MANIFEST).is_file():
+                raise JanusError(f"{old} is in the way and no bundle of ours; move it")
+            if old.exists() and not out.exists():
+                # Killed between the two renames below.
+                os.rename(old, out)
             shutil.rmtree(old, ignore_errors=True)
+            check()
+            for path in part.iterdir():
+                path.unlink()
+            yield part
+            check()
             if out.exists():
                 os.rename(out, old)
             os.rename(part, out)
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-            lock_path.unlink(missing_ok=True)
+    finally:
+        os.close(lock)

@@ -5,6 +5,7 @@ not mapped, so that resident memory holds one tensor at a time.
 """
 
 import json
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from janus_runtime.errors import first_line
 
 from .config import CheckpointError, JanusConfig, parse_config
 from .layouts import original_to_hf
@@ -121,8 +124,7 @@ def _locate(source: str) -> tuple[Path, str | None]:
             pass  # What was fetched before will do.
         found = Path(snapshot_download(source, allow_patterns=["*.json", "LICENSE*", *weights]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"no folder {source}, and fetching it from the hub failed: {reason}") from None
+        raise CheckpointError(f"no folder {source}, and fetching it from the hub failed: {first_line(error)}") from None
     # The hub client stores a snapshot under the name of its commit.
     return found, found.name
 
@@ -131,7 +133,10 @@ def _weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights: by index if there is one, safetensors before pickles."""
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         if (folder / index).is_file():
-            names = sorted(set(_read_json(folder / index)["weight_map"].values()))
+            weight_map = _read_json(folder / index).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map or not all(_plain_name(name) for name in weight_map.values()):
+                raise CheckpointError(f"{folder / index} has no weight_map from tensors to files beside it; fetch it again")
+            names = sorted(set(weight_map.values()))
             if missing := [name for name in names if not (folder / name).is_file()]:
                 raise CheckpointError(f"{folder / index} lists {', '.join(missing)}, which is not there; fetch the checkpoint again")
             return [folder / name for name in names]
@@ -151,61 +156,77 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if 8 + length > size:
-            raise CheckpointError(f"{path} is not a whole safetensors file; fetch it again")
+            raise CheckpointError(f"{path} is not a whole safetensors file{_lfs_hint(path)}; fetch it again")
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
-            raise CheckpointError(f"{path} has a damaged header ({error}); fetch it again") from None
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} has a damaged header ({first_line(error)}); fetch it again") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} has a damaged header (no object); fetch it again")
+    end = 0
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        if entry["dtype"] not in _SAFETENSORS_DTYPES:
-            raise CheckpointError(f"{path}: {name} has dtype {entry['dtype']}; expected float32, float16 or bfloat16")
-        tensor = Tensor(path, 8 + length + entry["data_offsets"][0], _SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"]))
-        if 8 + length + entry["data_offsets"][1] > size:
+        try:
+            dtype, shape = _SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"])
+            first, last = entry["data_offsets"]
+            good = all(type(value) is int and value >= 0 for value in (*shape, first, last))
+            good = good and last - first == math.prod(shape) * dtype.itemsize
+        except (KeyError, TypeError, ValueError):
+            good = False
+        if not good:
+            raise CheckpointError(f"{path}: {name} has a damaged entry ({entry!r:.80}); fetch the file again")
+        end += last - first
+        if 8 + length + last > size:
             raise CheckpointError(f"{path} is {size} bytes, too short for {name}: truncated; fetch it again")
-        yield name, tensor
+        yield name, Tensor(path, 8 + length + first, dtype, shape)
+    # Tensors fill the file without gaps; where they overlap, the sum is too large.
+    if 8 + length + end != size:
+        raise CheckpointError(f"{path} has {size} bytes, its tensors take {8 + length + end}: damaged; fetch it again")
 
 
 def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Unpickles names, shapes and file offsets only, under torch's weights-only rules."""
-    import pickle
-
     import torch
 
+    dtypes = {getattr(torch, dtype.name): dtype for dtype in _SAFETENSORS_DTYPES.values()}
     try:
         state = torch.load(path, map_location="meta", weights_only=True, mmap=False)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path} cannot be opened as a weights-only torch file: {reason}") from None
-    dtypes = {
-        torch.float64: np.float64,
-        torch.float32: np.float32,
-        torch.float16: np.float16,
-        torch.bfloat16: ml_dtypes.bfloat16,
-        torch.int64: np.int64,
-        torch.int32: np.int32,
-        torch.uint8: np.uint8,
-        torch.bool: np.bool_,
-    }
+    except Exception:  # Rubbish makes the unpickler raise almost anything; torch's advice is to trust the file.
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than tensors{_lfs_hint(path)}; only weights are read from pickles: fetch it again, "
+            "or save it as safetensors where it is trusted"
+        ) from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}; expected a flat dictionary of tensors")
     for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(f"{path}: {name} is a {type(value).__name__}; expected a flat dictionary of tensors")
-        offset = value.untyped_storage()._checkpoint_offset
-        if offset is None or value.dtype not in dtypes or not value.is_contiguous():
+        plain = value.layout == torch.strided and value.is_contiguous() and value.dtype in dtypes
+        offset = value.untyped_storage()._checkpoint_offset if plain else None
+        if offset is None:
             raise CheckpointError(
                 f"{path}: {name} is not stored as one plain piece (old format, sparse, strided or {value.dtype}); "
                 "load it with torch and save it again as safetensors"
             )
-        dtype = np.dtype(dtypes[value.dtype])
+        dtype = dtypes[value.dtype]
         yield name, Tensor(path, offset + value.storage_offset() * dtype.itemsize, dtype, tuple(value.shape))
+
+
+def _plain_name(name: object) -> bool:
+    return isinstance(name, str) and name == Path(name).name
+
+
+def _lfs_hint(path: Path) -> str:
+    with path.open("rb") as file:
+        return " (a git-lfs pointer: run 'git lfs pull')" if file.read(23) == b"version https://git-lfs" else ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); fetch it again") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON ({first_line(error)}); fetch it again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}; expected an object")
     return value

@@ -54,7 +54,9 @@ def inspect(source: str, as_json: bool, debug: bool) -> None:
             click.echo(json.dumps(report, ensure_ascii=False))
         else:
             for label, value in report.items():
-                click.echo(f"{label.replace('_', ' '):16}{', '.join(value) if isinstance(value, list) else value}")
+                click.echo(f"{label.replace('_', ' '):16}{', '.join(value) or 'none' if isinstance(value, list) else value}")
+        if report["problems"]:
+            raise click.exceptions.Exit(1)
 
 
 def _line_start() -> str:

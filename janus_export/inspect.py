@@ -8,13 +8,14 @@ from .bundle import graphs_for, recipes_of_all, with_head
 from .checkpoint import open_checkpoint
 from .config import CheckpointError
 from .recipes import check_tensors
-from .text_side import read_text_side
+from .text_side import read_image_input, read_text_side
 
 
 def inspect_checkpoint(source: str) -> dict[str, Any]:
     """Raises CheckpointError only where the folder is no checkpoint; what is wrong inside goes into the report."""
     checkpoint = with_head(open_checkpoint(source))
-    config, problems = checkpoint.config, []
+    config, family = checkpoint.config, "unknown"
+    problems: list[str] = []
     try:
         check_tensors(recipes_of_all(config), checkpoint.tensors)
     except CheckpointError as error:
@@ -22,7 +23,10 @@ def inspect_checkpoint(source: str) -> dict[str, Any]:
     try:
         family = read_text_side(checkpoint)[3]
     except CheckpointError as error:
-        family = "unknown"
+        problems.append(str(error))
+    try:
+        read_image_input(checkpoint)
+    except CheckpointError as error:
         problems.append(str(error))
     text, vision, vq = config.text, config.vision, config.vq
     numbers = [int(np.prod(tensor.shape)) for tensor in checkpoint.tensors.values()]
@@ -37,5 +41,5 @@ def inspect_checkpoint(source: str) -> dict[str, Any]:
         f"{vision.image_size}x{vision.image_size} in {vision.num_tokens} tokens",
         "image_tokens": f"{vq.grid}x{vq.grid} of {vq.num_ids} codes to {vq.image_size}x{vq.image_size} pixels",
         "graphs": [spec.name for spec in graphs_for(("generation", "understanding"))],
-        "problems": problems or ["none"],
+        "problems": problems,
     }

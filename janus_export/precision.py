@@ -5,8 +5,6 @@ from janus_runtime.tolerances import ALWAYS_FP32
 
 _ACTIVATIONS: dict[Precision, DType] = {"fp32": "float32", "fp16": "float16"}
 
-PRECISIONS = tuple(_ACTIVATIONS)
-
 
 def dtype_of(graph: str, precision: Precision) -> DType:
     """The VQ tokenizer stays in fp32: a picture shows its rounding, and its share of the weights is small."""

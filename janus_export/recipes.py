@@ -15,6 +15,8 @@ from .config import CheckpointError
 
 Array = np.ndarray[Any, Any]
 
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+
 
 @dataclass(frozen=True)
 class FromCheckpoint:
@@ -81,6 +83,11 @@ def check_tensors(recipes: list[Recipe], tensors: Mapping[str, Tensor]) -> None:
             f"{name} has shape {list(tensors[name].shape)}, expected {list(shape)}"
             for name, shape in expected.items()
             if name in tensors and tensors[name].shape != shape
+        ),
+        *(
+            f"{name} has dtype {tensors[name].dtype.name}, expected float32, float16 or bfloat16"
+            for name in expected
+            if name in tensors and tensors[name].dtype.name not in _FLOATS
         ),
         *(f"unknown {name} {list(tensor.shape)}" for name, tensor in tensors.items() if name not in expected),
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from janus_runtime.manifest import Family, Template, Token, Tokens
+from janus_runtime.manifest import Family, ImageInput, Template, Token, Tokens
 
 from .checkpoint import Checkpoint
 from .config import CheckpointError
@@ -36,14 +36,13 @@ def read_text_side(checkpoint: Checkpoint) -> tuple[Tokenizer, Tokens, Template,
     tokenizer = _read_tokenizer(path)
     processor = checkpoint.json("processor_config.json")
     known = {**checkpoint.json("tokenizer_config.json"), **checkpoint.json("special_tokens_map.json")}
-    texts = {name: processor.get(key, default) for name, (key, default) in _TAGS.items()}
+    texts = {name: _text(processor.get(key), default, key) for name, (key, default) in _TAGS.items()}
     for text in texts.values():
         # The original processors add a tag that a tokenizer lacks, at load.
         if tokenizer.token_to_id(text) is None:
             tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
     for name, (key, default) in _NAMES.items():
-        stated = known.get(key)
-        texts[name] = (stated.get("content") if isinstance(stated, dict) else stated) or default
+        texts[name] = _text(known.get(key), default, key)
     if tokenizer.token_to_id(texts["pad"]) is None:
         # As the original does where a tokenizer has no pad.
         texts["pad"] = texts["eos"]
@@ -52,41 +51,83 @@ def read_text_side(checkpoint: Checkpoint) -> tuple[Tokenizer, Tokens, Template,
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if largest >= vocab_size:
         raise CheckpointError(f"{path} has ids up to {largest}, the model embeds {vocab_size}; they do not belong together")
+    stated = checkpoint.json("config.json").get("image_token_id")
+    if checkpoint.config.layout == "hf" and stated not in (None, tokens.image_placeholder.id):
+        raise CheckpointError(
+            f"config.json says image_token_id {stated!r:.40}, {path} gives {tokens.image_placeholder.text} the id "
+            f"{tokens.image_placeholder.id}; they do not belong together"
+        )
     family: Family = "janus-pro" if tokenizer.token_to_id(_ROLES["janus-pro"][0]) is not None else "janus"
     user, assistant = _ROLES[family]
     template = Template(SYSTEM, user, assistant, "\n\n", "\n\n", tokens.eos.text)
     return tokenizer, tokens, template, family
 
 
-def preprocessing(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The settings of ImageInput, from preprocessor_config.json of either layout."""
-    raw = checkpoint.json("preprocessor_config.json")
-    size = raw.get("image_size", raw.get("size", checkpoint.config.vision.image_size))
+def read_image_input(checkpoint: Checkpoint) -> ImageInput:
+    """The preprocessing that the checkpoint states, in any of the three places that the layouts use.
+
+    Raises CheckpointError on what is no preprocessing of Janus.
+    """
+    raw = checkpoint.json("preprocessor_config.json") or checkpoint.json("processor_config.json").get("image_processor") or {}
+    size, vision = raw.get("image_size", raw.get("size")), checkpoint.config.vision
     size = size.get("height") if isinstance(size, dict) else size
-    if size != checkpoint.config.vision.image_size:
-        raise CheckpointError(f"preprocessor_config.json scales to {size}, the model takes {checkpoint.config.vision.image_size}")
-    if not raw.get("do_normalize", True):
+    if size not in (None, vision.image_size):
+        raise CheckpointError(f"the preprocessor scales to {size!r:.40}, the model takes {vision.image_size}")
+    if raw.get("do_normalize") is False:
         raise CheckpointError(
-            "preprocessor_config.json says do_normalize false, a mistake that the publishers corrected on 2024-11-14; "
+            "the preprocessor says do_normalize false, a mistake that the publishers corrected on 2024-11-14; "
             "set it to true or fetch the file again"
         )
-    mean = tuple(map(float, raw.get("image_mean") or (0.5, 0.5, 0.5)))
-    return {
-        "size": size,
-        "min_size": raw.get("min_size", 14),
-        "mean": mean,
-        "std": tuple(map(float, raw.get("image_std") or (0.5, 0.5, 0.5))),
-        "background": tuple(raw.get("background_color") or (int(value * 255) for value in mean)),
-    }
+    for key, expected in (("do_resize", True), ("do_rescale", True), ("do_pad", True), ("resample", 3)):
+        if raw.get(key, expected) not in (expected, None):
+            raise CheckpointError(f"the preprocessor says {key} {raw[key]!r:.40}; this export builds {expected!r} only")
+    if abs(_numbers(raw, "rescale_factor", (1 / 255,))[0] * 255 - 1) > 1e-6:
+        raise CheckpointError(f"the preprocessor says rescale_factor {raw['rescale_factor']}; this export builds 1/255 only")
+    mean = _numbers(raw, "image_mean", (0.5, 0.5, 0.5))
+    background = _numbers(raw, "background_color", tuple(int(value * 255) for value in mean))
+    min_size = _numbers(raw, "min_size", (14,))[0]
+    if not 1 <= min_size <= vision.image_size or any(value != int(value) or not 0 <= value <= 255 for value in background):
+        raise CheckpointError(f"the preprocessor says min_size {min_size:g} and background {background}; expected whole numbers in range")
+    return ImageInput(
+        size=vision.image_size,
+        min_size=int(min_size),
+        mean=mean,
+        std=_numbers(raw, "image_std", (0.5, 0.5, 0.5)),
+        background=tuple(map(int, background)),
+        num_tokens=vision.num_tokens,
+    )
+
+
+def _numbers(raw: dict[str, Any], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """As many numbers as the default has."""
+    value = raw.get(key)
+    values = list(default) if value is None else value if isinstance(value, list) else [value]
+    if len(values) != len(default) or not all(type(item) in (int, float) and abs(item) < 1e6 for item in values):
+        raise CheckpointError(f"the preprocessor says {key} {value!r:.60}; expected {len(default)} number{'s' * (len(default) > 1)}")
+    return tuple(map(float, values))
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; fetch the checkpoint with its tokenizer")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
+        # Saved by some trainers; at inference they would cut or fill every prompt.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
     except Exception as error:  # the library raises bare Exception
         raise CheckpointError(f"{path} is not a tokenizer: {error}") from None
+
+
+def _text(stated: object, default: str, key: str) -> str:
+    """A token as configs state it: a string, an object with its content, or nothing."""
+    text = stated.get("content") if isinstance(stated, dict) else stated
+    if text is None or text == "":
+        return default
+    if not isinstance(text, str):
+        raise CheckpointError(f"{key} is {stated!r:.60}; expected a token's text")
+    return text
 
 
 def _id(tokenizer: Tokenizer, text: str, path: Path) -> int:

@@ -13,13 +13,13 @@ import onnxscript.optimizer
 import torch
 from torch._subclasses import FakeTensorMode
 
-from janus_runtime.manifest import Graph, Precision, TensorSpec
+from janus_runtime.manifest import WEIGHTS, Graph, Precision, TensorSpec
 
 from .config import JanusConfig
 from .graphs import GraphSpec, TensorSpecs
 from .modules.layers import recipes_of
 from .precision import dtype_of
-from .weights import WEIGHTS, WeightPlan
+from .weights import WeightPlan
 
 # Example sizes of the dimensions that vary. All differ and none is 0 or 1, which tracing would take for constants.
 _SIZES = {"rows": 2, "tokens": 3, "max_length": 7, "images": 2}

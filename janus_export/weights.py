@@ -12,7 +12,6 @@ from janus_runtime.manifest import File
 from .checkpoint import Tensor
 from .recipes import Recipe
 
-WEIGHTS = "weights.data"
 # Enough for every vector instruction set, and little lost on the many small tensors.
 ALIGNMENT = 64
 

@@ -1,6 +1,6 @@
 """Run DeepSeek Janus bundles without torch: draw pictures from text, answer questions about pictures."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .image_to_text import Answer, Chat
@@ -46,10 +46,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Imports on first use, so that `janus-rt --help` answers at once."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:
 
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    def __getattr__(name):
+        """Imports on first use, so that `janus-rt --help` answers at once."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)

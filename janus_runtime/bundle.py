@@ -1,6 +1,7 @@
 """A bundle on disk: opened, size-checked at once, hashed on request."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,6 @@ from pathlib import Path
 from .errors import BundleError
 from .manifest import Graph, Manifest
 
-TOKENIZER = "tokenizer.json"
-GOLDENS = "goldens.npz"
 _BLOCK_BYTES = 1 << 22
 
 
@@ -25,6 +24,8 @@ class Bundle:
         Raises BundleError. Contents are hashed by `verify_hashes`: at load that would cost minutes at 7B.
         """
         folder = Path(path)
+        if folder.is_file():
+            raise BundleError(f"{folder} is a file; give the bundle's folder")
         if not folder.is_dir():
             raise BundleError(f"no bundle at {folder}; make one with 'janus-export checkpoint SRC --out {folder}'")
         bundle = cls(folder, Manifest.load(folder))
@@ -33,21 +34,22 @@ class Bundle:
             target = folder / name
             if not target.resolve().is_relative_to(root):
                 raise BundleError(f"{target} is a link out of the bundle; copy the file into the bundle")
-            size = target.stat().st_size if target.is_file() else None
-            if size is None:
+            if not target.is_file():
                 raise BundleError(f"{target} is missing; export the bundle again")
+            if not os.access(target, os.R_OK):
+                raise BundleError(f"{target} cannot be read: permission denied")
+            size = target.stat().st_size
             if size != file.bytes:
                 raise BundleError(f"{target} has {size} bytes, expected {file.bytes}: truncated or altered; export again")
         return bundle
 
     def graph(self, name: str) -> Graph:
-        """The graph called `name`; raises BundleError saying what this bundle was exported for."""
+        """The graph called `name`; raises BundleError saying which there are."""
         try:
             return self.manifest.graphs[name]
         except KeyError:
             raise BundleError(
-                f"{self.path} has no graph {name!r}: it was exported for {' and '.join(self.manifest.tasks)} only; "
-                "export again without --only"
+                f"{self.path} has no graph {name!r}: it holds {', '.join(self.manifest.graphs)}; export the bundle again"
             ) from None
 
     def verify_hashes(self) -> Iterator[str]:

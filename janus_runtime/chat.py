@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,17 @@ from .image import open_image
 from .image_to_text import Answer
 from .janus import Janus
 from .sampling import Sampler
-from .text_to_image import OnStep
+from .text_to_image import GeneratedImage, OnStep
 
 Progress = Callable[[], AbstractContextManager[OnStep | None]]
+
+HELP = "/image PATH, /forget (pictures not asked about yet), /draw PROMPT, /quit"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    path: Path
+    picture: GeneratedImage
 
 
 class Conversation:
@@ -21,27 +30,36 @@ class Conversation:
     def __init__(self, janus: Janus, out: Path, max_tokens: int, max_length: int | None, settings: dict[str, Any]) -> None:
         self._janus = janus
         self._chat = janus.chat(max_length)
+        self._out = out
         self._images: list[Any] = []
         self._max_tokens = max_tokens
-        self._seed = settings["seed"]
+        # The next turn's: each has noise of its own.
+        self.seed: int = settings["seed"]
         self._sampler = Sampler(settings["temperature"], settings["top_k"], settings["top_p"])
-        self._folder = PictureFolder(out, janus, {"cfg_weight": None, "temperature": None, "top_k": 0, "top_p": 1.0})
 
-    def take(self, line: str, progress: Progress) -> Answer | Path | None:
-        """One line -> an answer to iterate, the path of a drawn picture, or None where there is nothing to say."""
+    def take(self, line: str, progress: Progress) -> Answer | Drawn | None:
+        """One line -> an answer to iterate, a drawn picture, or None where there is nothing to say. Raises like `Chat.say`."""
         command, _, rest = line.partition(" ")
         if not line:
             return None
-        if command == "/image":
+        if command == "/image" and rest.strip():
             self._images.append(open_image(rest.strip()))
             return None
-        if command == "/draw":
-            with progress() as on_step:
-                (picture,) = self._janus.generate(rest, seed=self._seed, on_step=on_step)
-            self._seed += 1
-            return self._folder.save(picture)
+        if command == "/forget" and not rest:
+            self._images = []
+            return None
+        if command == "/draw" and rest.strip():
+            return self._draw(rest.strip(), progress)
         if command.startswith("/"):
-            raise ValueError(f"no command {command}; there are /image PATH, /draw PROMPT and /quit")
-        answer = self._chat.say(line, self._images, max_tokens=self._max_tokens, sampler=self._sampler, seed=self._seed)
+            raise ValueError(f"{line[:40]!r} is no command; there are {HELP}")
+        answer = self._chat.say(line, self._images, max_tokens=self._max_tokens, sampler=self._sampler, seed=self.seed)
         self._images = []
+        self.seed += 1
         return answer
+
+    def _draw(self, prompt: str, progress: Progress) -> Drawn:
+        folder = PictureFolder(self._out, self._janus, {"cfg_weight": None, "temperature": None, "top_k": 0, "top_p": 1.0})
+        with progress() as on_step:
+            (picture,) = self._janus.generate(prompt, seed=self.seed, on_step=on_step)
+        self.seed += 1
+        return Drawn(folder.save(picture), picture)

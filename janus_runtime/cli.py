@@ -1,10 +1,13 @@
 """janus-rt: thin commands over `Janus`. No logic of the model lives here."""
 
 import functools
+import io
 import json
+import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,21 +29,36 @@ DEFAULT_BUNDLE = "engines/janus-nano"
 @contextmanager
 def reported(debug: bool) -> Iterator[None]:
     """Whatever goes wrong becomes one line on stderr and exit code 1; with --debug the traceback."""
+    # A closed stream is None here.
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream or open(os.devnull, mode) for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w"))
+    )
     try:
-        yield
+        with warnings.catch_warnings():
+            # Libraries warn about odd files in lines of their own; what matters comes back as an error.
+            warnings.simplefilter("ignore")
+            yield
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except BrokenPipeError:
         # The reader of our output went away, as `head` does. Nothing is left to tell it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.exceptions.Exit(1) from None
+    except MemoryError as error:
+        if debug:
+            raise
+        raise click.ClickException(f"out of memory ({_one_line(error)}); lower --batch-size or --max-length") from None
     except Exception as error:
         if debug:
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = _one_line(error)
         if not isinstance(error, JanusError | OSError | ValueError):
             text = f"{type(error).__name__}: {text}; this is a fault of janus-rt: run again with --debug and report it"
         raise click.ClickException(text) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
@@ -76,6 +94,13 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """click's ranges let NaN through."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number", context, parameter)
+    return value
+
+
 def sampling_options(temperature: float | None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for option in (
@@ -83,10 +108,11 @@ def sampling_options(temperature: float | None) -> Callable[[Callable[..., None]
                 "--top-p",
                 type=click.FloatRange(0, 1, min_open=True),
                 default=1.0,
+                callback=_finite,
                 help="Keep the most likely ids that reach this probability.",
             ),
             click.option("--top-k", type=click.IntRange(0), default=0, help="Keep the k most likely ids; 0 keeps all."),
-            click.option("--temperature", type=click.FloatRange(0), default=temperature, help="0 is greedy."),
+            click.option("--temperature", type=click.FloatRange(0), default=temperature, callback=_finite, help="0 is greedy."),
             click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True),
         ):
             command = option(command)
@@ -104,7 +130,7 @@ def main() -> None:
 @main.command()
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
 @click.option("-n", "--n", type=click.IntRange(1), default=4, show_default=True, help="Pictures of each prompt.")
-@click.option("--cfg-weight", type=float, help="Strength of guidance; default: the model's.")
+@click.option("--cfg-weight", type=click.FloatRange(-1000, 1000), callback=_finite, help="Strength of guidance; default: the model's.")
 @sampling_options(None)
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures drawn at once.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
@@ -127,7 +153,7 @@ def generate(
 
     folder = PictureFolder(out, janus, settings, upscale)
 
-    start = time.perf_counter()
+    began = time.perf_counter()
 
     def save(picture: "GeneratedImage") -> None:
         path = folder.save(picture)
@@ -141,13 +167,15 @@ def generate(
     with _progress("drawing", quiet) as on_step:
         pictures = janus.generate(prompts, n, on_step=on_step, on_image=save, **settings)
     if not quiet:
-        seconds, step = time.perf_counter() - start, pictures[-1].timings["step"]
+        seconds, step = time.perf_counter() - began, pictures[-1].timings["step"]
         click.echo(f"{len(pictures)} picture{'s' * (len(pictures) > 1)} in {seconds:.1f} s, {step:.1f} ms a step", err=True)
     if grid:
         for start in range(0, len(pictures), n):
             path = folder.save_grid(pictures[start : start + n])
             if as_json:
-                _print_json(janus, prompt=pictures[start].prompt, seed=settings["seed"], file=str(path), grid=n)
+                _print_json(
+                    janus, prompt=pictures[start].prompt, seed=settings["seed"], file=str(path), grid=n, timings=pictures[start].timings
+                )
             else:
                 click.echo(path)
 
@@ -164,9 +192,9 @@ def describe(janus: "Janus", as_json: bool, quiet: bool, images: tuple[str, ...]
     _print_answer(answer, as_json)
     if not quiet:
         first = (answer.timings["encode"] + answer.timings["prefill"]) / 1e3
-        count = max(len(answer.text_ids), 1)
-        each = answer.timings["steps"] / count
-        click.echo(f"{count} token{'s' * (count > 1)}, first after {first:.1f} s, {each:.1f} ms each", err=True)
+        count = len(answer.text_ids)
+        each = answer.timings["steps"] / max(count, 1)
+        click.echo(f"{count} token{'s' * (count != 1)}, first after {first:.1f} s, {each:.1f} ms each", err=True)
     if as_json:
         _print_json(janus, prompt=ask, images=list(images), seed=settings["seed"], text=answer.text, stop=answer.stop,
                     tokens=len(answer.text_ids), timings=answer.timings)  # fmt: skip
@@ -180,35 +208,49 @@ def describe(janus: "Janus", as_json: bool, quiet: bool, images: tuple[str, ...]
 @common
 def chat(janus: "Janus", as_json: bool, quiet: bool, max_tokens: int, max_length: int | None, out: Path, **settings: Any) -> None:
     """Talk. `/image PATH` adds a picture to the next question, `/draw PROMPT` draws one, `/quit` ends."""
-    from .chat import Conversation
+    from .chat import HELP, Conversation, Drawn
 
     conversation = Conversation(janus, out, max_tokens, max_length, settings)
     interactive = sys.stdin.isatty() and not quiet
     if interactive:
-        click.echo("/image PATH, /draw PROMPT, /quit", err=True)
+        click.echo(HELP, err=True)
     failed = False
+    for line in _typed_lines(interactive):
+        if line == "/quit":
+            break
+        seed = conversation.seed
+        try:
+            result = conversation.take(line, lambda: _progress("drawing", quiet))
+            if isinstance(result, Drawn):
+                if as_json:
+                    _print_json(janus, prompt=result.picture.prompt, seed=seed, file=str(result.path), timings=result.picture.timings)
+                else:
+                    click.echo(result.path)
+            elif result is not None:
+                _print_answer(result, as_json)
+                if as_json:
+                    _print_json(janus, prompt=line, seed=seed, text=result.text, stop=result.stop, timings=result.timings)
+        except BrokenPipeError:
+            raise
+        except (JanusError, OSError, ValueError) as error:
+            # A mistyped path must not cost the conversation; in a script the exit code still tells.
+            failed = True
+            click.echo(f"Error: {_one_line(error)}", err=True)
+    if failed and not interactive:
+        raise click.exceptions.Exit(1)
+
+
+def _typed_lines(interactive: bool) -> Iterator[str]:
+    """Lines of stdin, stripped. Bytes that are no UTF-8 come through and are refused with their line, not with the chat."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         if interactive:
             click.echo("> ", nl=False, err=True)
         line = sys.stdin.readline()
-        if not line or line.strip() == "/quit":
-            break
-        try:
-            result = conversation.take(line.strip(), lambda: _progress("drawing", quiet))
-            if result is None:
-                continue
-            if isinstance(result, Path):
-                _print_json(janus, prompt=line.strip(), file=str(result)) if as_json else click.echo(result)
-                continue
-            _print_answer(result, as_json)
-            if as_json:
-                _print_json(janus, prompt=line.strip(), text=result.text, stop=result.stop, timings=result.timings)
-        except (JanusError, OSError, ValueError) as error:
-            # A mistyped path must not cost the conversation; in a script the exit code still tells.
-            failed = True
-            click.echo(f"Error: {error}", err=True)
-    if failed and not interactive:
-        raise click.exceptions.Exit(1)
+        if not line:
+            return
+        yield line.strip()
 
 
 @main.command()
@@ -220,7 +262,7 @@ def info(janus: "Janus", as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps({"bundle": str(janus.bundle_path), "bytes": size, **json.loads(manifest.to_json())}))
         return
-    model, picture = manifest.language_model, manifest.image_output
+    model, picture, drawn = manifest.language_model, manifest.image_output, "generation" in manifest.tasks
     for label, value in (
         ("bundle", janus.bundle_path),
         ("model", f"{manifest.name} ({manifest.family}){', random weights' if manifest.random_weights else ''}"),
@@ -229,7 +271,7 @@ def info(janus: "Janus", as_json: bool, quiet: bool) -> None:
         ("tasks", ", ".join(manifest.tasks)),
         ("size", f"{size / 1e6:,.1f} MB in {len(manifest.files)} files"),
         ("decoder", f"{model.num_layers} layers, {model.hidden_size} wide, {model.max_length} tokens at most"),
-        ("pictures", f"{picture.size}x{picture.size}, {picture.num_tokens} tokens of {picture.num_ids}"),
+        ("pictures", f"{picture.size}x{picture.size}, {picture.num_tokens} tokens of {picture.num_ids}" if drawn else "none"),
         ("graphs", ", ".join(manifest.graphs)),
         ("built with", ", ".join(f"{name} {version}" for name, version in manifest.built_with.items())),
     ):
@@ -248,7 +290,8 @@ def verify(janus: "Janus", as_json: bool, quiet: bool) -> None:
     failed = []
     for check in janus.verify_goldens():
         if as_json:
-            _print_json(janus, graph=check.graph, difference=check.difference, tolerance=check.tolerance, passed=check.passed)
+            finite = check.difference if math.isfinite(check.difference) else None  # JSON has no infinity.
+            _print_json(janus, graph=check.graph, difference=finite, tolerance=check.tolerance, passed=check.passed)
         else:
             click.echo(
                 f"{'ok' if check.passed else 'FAILED':8}{check.graph}: differs by {check.difference:.1e}, {check.tolerance:.0e} allowed"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .backends.base import Backend, Engine
 from .bundle import Bundle
+from .errors import JanusError
 from .manifest import Manifest
 from .prompt import Ids
 from .session import Session
@@ -21,6 +22,7 @@ class Engines:
         self.bundle = bundle
         self.backend = backend
         self._open: dict[str, Engine] = {}
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
@@ -29,6 +31,8 @@ class Engines:
 
     def __getitem__(self, name: str) -> Engine:
         with self._lock:
+            if self._closed:
+                raise JanusError("this model is closed; load it again")
             if name not in self._open:
                 self._open[name] = self.backend.load(self.bundle, name)
             return self._open[name]
@@ -62,6 +66,7 @@ class Engines:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             for engine in self._open.values():
                 engine.close()
             self._open.clear()

@@ -27,3 +27,8 @@ class NumericalError(JanusError):
 
 class Cancelled(JanusError):
     """The caller set the `cancel` event."""
+
+
+def first_line(error: BaseException) -> str:
+    """A library's error in one line; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -22,7 +22,7 @@ class PictureFolder:
         defaults = janus.manifest.defaults
         self.folder = folder
         # Said now, not after minutes of drawing.
-        ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
         if not (ancestor.is_dir() and os.access(ancestor, os.W_OK)):
             raise OSError(f"cannot write to {folder}: {ancestor} is no folder that we may write to; choose another --out")
         self.upscale = upscale
@@ -63,17 +63,28 @@ class PictureFolder:
             while True:
                 path = self.folder / f"{self._next_number():03}-{name}.png"
                 try:
-                    # A link fails where a file exists already: two programs may share the folder.
-                    os.link(part, path)
+                    _move(part, path)
                     return path
                 except FileExistsError:
-                    continue
+                    continue  # Another program shares the folder and was faster.
         finally:
             part.unlink(missing_ok=True)
 
     def _next_number(self) -> int:
-        numbers = [int(match[1]) for name in os.listdir(self.folder) if (match := re.match(r"(\d{3,})-", name))]
+        numbers = [int(match[1]) for name in os.listdir(self.folder) if (match := re.match(r"(\d{3,9})-", name))]
         return max(numbers, default=-1) + 1
+
+
+def _move(part: Path, path: Path) -> None:
+    """Gives a finished file its name. Raises FileExistsError rather than overwrite."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without links: take the name first, then fill it.
+        path.open("x").close()
+        os.replace(part, path)
 
 
 def slug(text: str, length: int = 40) -> str:

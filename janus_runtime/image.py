@@ -4,7 +4,6 @@ The way in is the original VLMImageProcessor bit for bit: floor of the scaled si
 paste on grey, 1/255 in fp64, normalise in fp32.
 """
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,32 +11,46 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from .errors import ImageError
+from .errors import ImageError, first_line
 from .manifest import ImageInput
 
 # A photo from a phone has 12 to 50 million pixels. More than this is a mistake or a decompression bomb.
-MAX_PIXELS = 100_000_000
+# It lies below the number at which Pillow itself begins to warn.
+MAX_PIXELS = 80_000_000
 # 8-bit modes that Pillow converts to RGB without clipping values.
-_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"})
+_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
+# Plain raster formats: no interpreters (EPS), no videos.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
 
 Picture = str | Path | Image.Image
 
 
+def as_pictures(images: Picture | Sequence[Picture]) -> list[Picture]:
+    """One picture or several -> a list."""
+    return list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
+
+
 def open_image(source: Picture) -> Image.Image:
-    """A path or PIL image as a loaded RGB image. Raises ImageError with the reason."""
+    """A path or PIL image as a loaded RGB image. Of an animation the first frame. Raises ImageError with the reason."""
     if isinstance(source, Image.Image):
         return _to_rgb(source, "the image")
+    if not isinstance(source, str | Path):
+        raise ImageError(f"got a {type(source).__name__} for an image; expected a path or a PIL image")
+    if not Path(source).exists():
+        raise ImageError(f"no image at {source}")
+    if not Path(source).is_file():
+        raise ImageError(f"{source} cannot be used as an image: not a file")
+    Image.init()
+    built_in = [name for name in _FORMATS if name in Image.OPEN]  # Pillow may be built without some.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                return _to_rgb(image, str(source))
-    except FileNotFoundError:
-        raise ImageError(f"no image at {source}") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{source} cannot be used as an image: {error}") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{source} cannot be read as an image: {error}") from None
+        with Image.open(source, formats=built_in) as image:
+            return _to_rgb(image, str(source))
+    except UnidentifiedImageError:
+        raise ImageError(f"{source} cannot be used as an image: it is none of {', '.join(built_in)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{source} has more than {MAX_PIXELS:,} pixels; scale it down first") from None
+    except OSError as error:
+        raise ImageError(f"{source} cannot be read as an image: {first_line(error)}") from None
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -48,7 +61,10 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name} is empty: {width}x{height} pixels")
     if image.mode not in _MODES:
         raise ImageError(f"{name} has mode {image.mode}; expected 8-bit colour or grey: convert it to RGB first")
-    return image.convert("RGB")
+    try:
+        return image.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged data.
+        raise ImageError(f"{name} cannot be read as an image: {first_line(error)}") from None
 
 
 def target_size(width: int, height: int, size: int, min_size: int) -> tuple[int, int]:

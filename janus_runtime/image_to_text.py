@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from .engines import Engines
-from .errors import Cancelled, PromptError
-from .image import Picture, open_image, preprocess
+from .errors import Cancelled, JanusError, PromptError
+from .image import Picture, as_pictures, open_image, preprocess
 from .noise import Noise, check_seed
 from .prompt import Ids, Prompter, splice
 from .sampling import Sampler
@@ -19,23 +19,23 @@ from .session import Session
 
 
 class Answer:
-    """Iterate for pieces of text as they come; afterwards `text`, `text_ids`, `stop` and `timings` (ms) are set.
+    """Iterate for pieces of text as they come; `text`, `text_ids` and `timings` (ms) grow with them.
 
-    `stop` is "eos" or "length". Leaving the loop early is fine: what was said so far is what was said.
+    `stop` is "eos" or "length" at the end. Leaving the loop early is fine: what was said so far is what was said.
     """
 
-    def __init__(self, pieces: Iterator[str]) -> None:
-        self._pieces = pieces
+    def __init__(self, timings: dict[str, float]) -> None:
+        self.pieces: Iterator[str] = iter(())
         self.text = ""
         self.text_ids: list[int] = []
         self.stop: str | None = None
-        self.timings: dict[str, float] = {}
+        self.timings = timings
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        piece = next(self._pieces)
+        piece = next(self.pieces)
         self.text += piece
         return piece
 
@@ -48,80 +48,92 @@ class Chat:
         self.prompter = prompter
         self._load_ms = engines.prepare("text_embed", "text_head")
         self._session: Session = engines.session("text", rows=1, max_length=max_length)
-        # Ids that belong to the conversation but are not in the cache yet.
-        self._pending: list[int] = []
-        self._turns = 0
+        self._last: Answer | None = None
+        # Length of the cache where the last answer begins.
+        self._begin = 0
 
     @property
     def max_length(self) -> int:
         return self._session.max_length
 
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return int(self._session.lengths[0])
+
     def say(
         self,
         text: str,
-        images: Sequence[Picture] = (),
+        images: Picture | Sequence[Picture] = (),
         *,
         max_tokens: int | None = None,
         sampler: Sampler | None = None,
         seed: int = 0,
         cancel: threading.Event | None = None,
     ) -> Answer:
-        """One turn. Pictures come before the text. `sampler` defaults to greedy.
+        """One turn. Pictures come before the text. `sampler` defaults to greedy. Ends the answer before it, if it still runs.
 
-        Raises ImageError and PromptError at once; NumericalError and Cancelled while iterating.
+        Raises ImageError, PromptError and ValueError at once, which cost the conversation nothing; NumericalError and
+        Cancelled while iterating, after which it can go on.
         """
-        load, self._load_ms = self._load_ms, 0.0
-        if images:
-            load += self.engines.prepare("vision_encoder")
-        start = time.perf_counter()
         manifest = self.engines.manifest
         max_tokens = manifest.defaults.max_tokens if max_tokens is None else max_tokens
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; expected 1 or more")
         check_seed(seed)
-        pictures = [preprocess(open_image(image), manifest.image_input) for image in images]
-        turn = self.prompter.question(text, len(pictures), first=self._turns == 0)
-        ids = np.concatenate([np.array(self._pending, np.int32), turn])
-        room = self.max_length - int(self._session.lengths[0]) - len(ids)
+        pictures = [preprocess(open_image(image), manifest.image_input) for image in as_pictures(images)]
+        load, self._load_ms = self._load_ms, 0.0
+        if pictures:
+            load += self.engines.prepare("vision_encoder")
+        start = time.perf_counter()
+        ids = np.concatenate([self._unsaid(), self.prompter.question(text, len(pictures), first=self._last is None)])
+        room = self.max_length - self.length - len(ids)
         if room < 1:
             raise PromptError(
                 f"the conversation would have {self.max_length - room} tokens, the limit is {self.max_length} with at "
                 "least one left for the answer; use fewer pictures or less text, or start a new conversation"
             )
-        sampler = sampler or Sampler(temperature=0)
-        encoded = time.perf_counter()
         embeds = self.engines.embed_text(ids)
         if pictures:
             features = self.engines.encode_images(np.stack(pictures))
             splice(embeds, ids, self.prompter.tokens.image_placeholder.id, features)
-            encoded = time.perf_counter()
-        # From here on the turn is part of the conversation, whatever becomes of its answer.
-        logits = self._session.prefill([embeds])
-        self._turns += 1
-        self._pending = [self.prompter.tokens.eos.id]
+        encoded = time.perf_counter()
+        before = self.length
+        try:
+            logits = self._session.prefill([embeds])
+        except BaseException:
+            self._session.truncate(0, before)
+            raise
         prefilled = time.perf_counter()
-        drawn = self._session.draw(logits, sampler, Noise([seed], manifest.language_model.vocab_size))
-        answer = Answer(iter(()))
-        answer.timings = {"load": load, "encode": (encoded - start) * 1e3, "prefill": (prefilled - encoded) * 1e3}
-        token_ids = self._take(drawn, min(max_tokens, room), answer, cancel)
-        answer._pieces = self.prompter.decode_stream(token_ids)
+        noise = Noise([seed], manifest.language_model.vocab_size)
+        drawn = self._session.draw(logits, sampler or Sampler(temperature=0), noise)
+        timings = {"load": load, "encode": (encoded - start) * 1e3, "prefill": (prefilled - encoded) * 1e3, "steps": 0.0}
+        answer = self._last = Answer(timings)
+        self._begin = self.length
+        answer.pieces = self.prompter.decode_stream(self._take(drawn, min(max_tokens, room), answer, cancel))
         return answer
 
+    def _unsaid(self) -> Ids:
+        """Ids that belong to the conversation but are not in the cache: the last one drawn, and the end of the turn."""
+        if self._last is None:
+            return np.zeros(0, np.int32)
+        in_cache = self.length - self._begin
+        return np.array([*self._last.text_ids[in_cache:], self.prompter.tokens.eos.id], np.int32)
+
     def _take(self, drawn: Iterator[Ids], limit: int, answer: Answer, cancel: threading.Event | None) -> Iterator[int]:
-        """Yields drawn ids up to the end token, which is not yielded, or `limit`; keeps `answer` and the pending ids true."""
-        eos = self.prompter.tokens.eos.id
+        """Yields drawn ids up to the end token, which is not yielded, or `limit`, and keeps them in `answer`."""
         start = time.perf_counter()
-        # The range comes first, so that no step is computed for an id that nobody will see.
-        for _, (token,) in zip(range(limit), drawn, strict=False):
+        while len(answer.text_ids) < limit:
+            if answer is not self._last:
+                raise JanusError("this answer ended when the next turn began; read it before you go on")
             if cancel is not None and cancel.is_set():
                 raise Cancelled(f"cancelled after {len(answer.text_ids)} tokens")
-            if token == eos:
+            token = int(next(drawn)[0])
+            if token == self.prompter.tokens.eos.id:
                 answer.stop = "eos"
-                self._pending = [eos]
                 break
-            answer.text_ids.append(int(token))
-            self._pending = [int(token), eos]
-            yield int(token)
+            answer.text_ids.append(token)
+            answer.timings["steps"] = (time.perf_counter() - start) * 1e3
+            yield token
         else:
             answer.stop = "length"
-        answer.timings["steps"] = (time.perf_counter() - start) * 1e3

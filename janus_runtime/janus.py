@@ -1,22 +1,21 @@
 """`load()` and `Janus`: a bundle on a backend, ready to draw and to answer."""
 
 import logging
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from .backends import BackendName, open_backend
-from .bundle import TOKENIZER, Bundle
+from .bundle import Bundle
 from .engines import Engines
 from .errors import BundleError
-from .image import Picture
+from .image import Picture, as_pictures
 from .image_to_text import Answer, Chat
-from .manifest import Manifest, Task
+from .manifest import TOKENIZER, Manifest, Task
 from .noise import check_seed
 from .prompt import Prompter
-from .sampling import Sampler
+from .sampling import MAX_CFG_WEIGHT, Sampler
 from .text_to_image import GeneratedImage, ImageGenerator, OnStep, Request
 from .verify import Check, verify_goldens
 
@@ -78,8 +77,8 @@ class Janus:
         check_seed(seed, n)
         sampler = Sampler(defaults.temperature if temperature is None else temperature, top_k, top_p)
         weight = defaults.cfg_weight if cfg_weight is None else cfg_weight
-        if not math.isfinite(weight):
-            raise ValueError(f"cfg_weight is {weight}; expected a number")
+        if not abs(weight) <= MAX_CFG_WEIGHT:
+            raise ValueError(f"cfg_weight is {weight}; expected -{MAX_CFG_WEIGHT:g} to {MAX_CFG_WEIGHT:g}")
         request = Request(prompts, n, seed, weight, sampler, batch_size)
         pictures = []
         for picture in ImageGenerator(self._engines, self._prompter).generate(request, on_step, cancel):
@@ -104,7 +103,7 @@ class Janus:
 
         Raises ImageError, PromptError and ValueError at once; NumericalError and Cancelled while iterating.
         """
-        pictures = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+        pictures = as_pictures(images)
         if not pictures:
             raise ValueError("describe got no picture; expected at least one")
         return self.chat().say(

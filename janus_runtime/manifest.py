@@ -6,8 +6,10 @@ is missing, unknown or of the wrong type is an error that names its place in the
 
 import dataclasses
 import json
+import math
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -16,6 +18,9 @@ from .errors import BundleError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+WEIGHTS = "weights.data"
+TOKENIZER = "tokenizer.json"
+GOLDENS = "goldens.npz"
 
 Precision = Literal["fp32", "fp16"]
 Task = Literal["generation", "understanding"]
@@ -148,7 +153,7 @@ class Manifest:
         """Raises BundleError on anything that is not exactly a manifest of this format."""
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{where} is not JSON ({error}); export the bundle again") from None
         if not isinstance(value, dict) or type(value.get("format")) is not int:
             raise BundleError(f"{where} has no format number; expected a manifest written by janus-export")
@@ -178,21 +183,56 @@ class Manifest:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     def _check(self, where: str) -> None:
+        """What types cannot say: paths stay inside, every part is listed, sizes are those of the graphs."""
         for name in self.files:
             path = PurePosixPath(name)
-            if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+            if not name.isprintable() or not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
                 raise BundleError(f"{where}: file path {name!r} leaves the bundle; paths must be relative, without '..'")
-        for name, graph in self.graphs.items():
-            if graph.file not in self.files:
-                raise BundleError(f"{where}: graphs.{name}.file {graph.file!r} is not listed under files")
-        for label, expected, got in (
-            ("image_output.num_tokens", self.image_output.grid**2, self.image_output.num_tokens),
-            ("image_input.mean", 3, len(self.image_input.mean)),
-            ("image_input.std", 3, len(self.image_input.std)),
-            ("image_input.background", 3, len(self.image_input.background)),
-        ):
+        for name in (WEIGHTS, TOKENIZER, GOLDENS, *(graph.file for graph in self.graphs.values())):
+            if name not in self.files:
+                raise BundleError(f"{where}: {name!r} is not listed under files; export the bundle again")
+        for task in self.tasks:
+            kinds = {name.split(".")[0] for name in self.graphs}
+            if missing := sorted(_NEEDED[task] - kinds):
+                raise BundleError(f"{where}: graphs {', '.join(missing)} are missing, which {task} needs; export the bundle again")
+        for label, expected, got in self._sizes():
             if expected != got:
                 raise BundleError(f"{where}: {label} does not fit: expected {expected}, got {got}")
+
+    def _sizes(self) -> Iterator[tuple[str, object, object]]:
+        """(field, what it must be, what it is) of every size that is stated more than once."""
+        yield "image_output.num_tokens", self.image_output.grid**2, self.image_output.num_tokens
+        for name in ("mean", "std", "background"):
+            yield f"image_input.{name}", 3, len(getattr(self.image_input, name))
+        model, graphs = self.language_model, self.graphs
+        cache = TensorSpec(model.cache_dtype, ("rows", model.num_heads, "max_length", model.head_size))
+        for name, graph in graphs.items():
+            if name.startswith("language_model."):
+                got = {key: spec for key, spec in graph.inputs.items() if key.startswith("past_")}
+                yield f"graphs.{name}.inputs", model.num_layers * 2, len(got)
+                for key, spec in got.items():
+                    yield f"graphs.{name}.inputs.{key}", cache, spec
+                yield f"graphs.{name}.inputs.embeds", ("rows", "tokens", model.hidden_size), _shape(graph.inputs, "embeds")
+        for name, side, key, shape in (
+            ("text_head", "outputs", "logits", ("rows", model.vocab_size)),
+            ("image_head", "outputs", "logits", ("rows", self.image_output.num_ids)),
+            ("vision_encoder", "inputs", "pixels", ("images", 3, self.image_input.size, self.image_input.size)),
+            ("vision_encoder", "outputs", "embeds", ("images", self.image_input.num_tokens, model.hidden_size)),
+            ("image_decoder", "inputs", "image_ids", ("images", self.image_output.num_tokens)),
+            ("image_decoder", "outputs", "pixels", ("images", 3, self.image_output.size, self.image_output.size)),
+        ):
+            if name in graphs:
+                yield f"graphs.{name}.{side}.{key}", shape, _shape(getattr(graphs[name], side), key)
+
+
+_NEEDED: dict[Task, set[str]] = {
+    "generation": {"text_embed", "image_embed", "language_model", "image_head", "image_decoder"},
+    "understanding": {"text_embed", "vision_encoder", "language_model", "text_head"},
+}
+
+
+def _shape(specs: dict[str, TensorSpec], name: str) -> tuple[int | str, ...] | None:
+    return specs[name].shape if name in specs else None
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
@@ -212,7 +252,12 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             return value
         raise BundleError(f"{where}: expected one of {', '.join(map(str, arguments))}, got {value!r}")
     elif kind is float and type(value) in (int, float):
-        return float(value)
+        if math.isfinite(value):
+            return float(value)
+    elif kind is int and type(value) is int:
+        # No size, id or count is negative or needs more than this; file sizes do.
+        if 0 <= value < (2**63 if where.endswith(".bytes") else 2**31):
+            return value
     elif kind is type(value):
         return value
     raise BundleError(f"{where}: expected {getattr(kind, '__name__', kind)}, got {value!r}")

@@ -4,6 +4,8 @@ Generator: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011
 low word first. Counter = (step, block of four ids, 0, 0). Letters: n pictures or answers, V ids.
 """
 
+import operator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,8 @@ def gumbel(seed: int, step: int, num_ids: int) -> NDArray[np.float32]:
 
 
 def check_seed(seed: int, count: int = 1) -> None:
-    """Raises ValueError unless `seed` … `seed + count - 1` are 64-bit keys."""
+    """Raises ValueError unless `seed` … `seed + count - 1` are 64-bit keys, TypeError unless both are whole numbers."""
+    seed, count = operator.index(seed), operator.index(count)
     if not 0 <= seed <= 2**64 - count:
         raise ValueError(f"seed is {seed}; expected 0 to 2^64 - {count}")
 

@@ -34,12 +34,17 @@ class Prompter:
             self._tokenizer = _Tokenizer.from_file(str(tokenizer_path))
         except Exception as error:  # the library raises bare Exception
             raise BundleError(f"{tokenizer_path} is not a tokenizer: {error}; export the bundle again") from None
+        # Settings that some trainers save; at inference they would cut or fill every prompt.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         self.manifest = manifest
         self.tokens = manifest.tokens
         self.template = manifest.template
-        special = {token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special}
+        added = self._tokenizer.get_added_tokens_decoder().values()
         known = [getattr(self.tokens, name) for name in self.tokens.__dataclass_fields__]
-        self._reserved = sorted(special | {token.text for token in known})
+        # Janus-1.3B's roles are plain words that anyone may use; Pro's are tokens of their own.
+        roles = {token.content for token in added} & {self.template.user, self.template.assistant}
+        self._reserved = sorted(roles | {token.content for token in added if token.special} | {token.text for token in known})
         for token in known:
             if (got := self._tokenizer.token_to_id(token.text)) != token.id:
                 raise BundleError(f"{tokenizer_path} gives {token.text} the id {got}, the manifest {token.id}; export again")
@@ -75,6 +80,8 @@ class Prompter:
         """Text -> ids [T] that start with BOS and end with begin-of-image. Raises PromptError."""
         ids = np.array([self.tokens.bos.id, *self.encode(self.image_string(text))], np.int32)
         limit = self.manifest.language_model.max_length - self.manifest.image_output.num_tokens
+        if limit < 2:
+            raise PromptError(f"this model takes {limit + self.manifest.image_output.num_tokens} tokens in all, too few to draw a picture")
         if len(ids) > limit:
             raise PromptError(f"prompt has {len(ids)} tokens, this model takes {limit} beside a picture; shorten it: {text[:40]!r}…")
         return ids
@@ -110,6 +117,8 @@ class Prompter:
         """A user's text must not smuggle in turns or pictures: special tokens are ours to place."""
         if not text.strip():
             raise PromptError("the prompt is empty; expected some text")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise PromptError("the text is not valid UTF-8; save or type it again as UTF-8")
         for token in self._reserved:
             if token in text:
                 raise PromptError(f"the text holds the reserved token {token}; take it out")

@@ -14,6 +14,9 @@ Floats = NDArray[np.float32]
 Ids = NDArray[np.int32]
 Row = TypeVar("Row")
 
+MIN_TEMPERATURE = 1e-4
+MAX_CFG_WEIGHT = 1000.0
+
 
 def pair(cond: list[Row], uncond: list[Row]) -> list[Row]:
     """n and n rows -> 2n rows, conditional at even places, as in the original loop."""
@@ -61,8 +64,9 @@ class Sampler:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.temperature) and self.temperature >= 0):
-            raise ValueError(f"temperature is {self.temperature}; expected a number of 0 (greedy) or more")
+        # Below the smallest, logits over temperature leave fp32; such a draw is greedy in all but name.
+        if self.temperature != 0 and not MIN_TEMPERATURE <= self.temperature <= 1e6:
+            raise ValueError(f"temperature is {self.temperature}; expected 0 (greedy) or {MIN_TEMPERATURE} to 1000000")
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}; expected 0 (all ids) or more")
         if not 0 < self.top_p <= 1:

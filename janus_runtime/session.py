@@ -80,8 +80,9 @@ class Session:
             tensor[target, :, :length] = tensor[source, :, :length]
         self.lengths[target] = length
 
-    def free(self, slot: int) -> None:
-        self.lengths[slot] = 0
+    def truncate(self, slot: int, length: int = 0) -> None:
+        """Forgets what `slot` holds beyond `length`; at 0 the slot is free."""
+        self.lengths[slot] = length
 
     def extend(self, embeds: Sequence[Embeds], slot: int = 0) -> Embeds:
         """`prefill` without the head: -> hidden [k, D]."""

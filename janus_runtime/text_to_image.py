@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from .sampling import Sampler, pair
 OnStep = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GeneratedImage:
     """One picture. `image_ids` int32 [num_tokens].
 
@@ -71,11 +72,12 @@ class ImageGenerator:
         `on_step(step, total)` counts drawn ids over all batches. Raises PromptError, NumericalError, Cancelled.
         """
         ids = [self.prompter.image(prompt) for prompt in request.prompts]
-        pictures = [_Picture(p, request.seed + i) for p in range(len(ids)) for i in range(request.n)]
-        batches = [pictures[i : i + request.batch_size] for i in range(0, len(pictures), request.batch_size)]
-        total = len(batches) * self._num_tokens
+        pictures = (_Picture(p, request.seed + i) for p in range(len(ids)) for i in range(request.n))
+        num_batches = -(-len(ids) * request.n // request.batch_size)
+        total = num_batches * self._num_tokens
         load = self.engines.prepare("text_embed", "image_embed", "image_head", "image_decoder")
-        for index, batch in enumerate(batches):
+        for index in range(num_batches):
+            batch = list(islice(pictures, request.batch_size))
             start = time.perf_counter()
             steps: list[Ids] = []
             for drawn in self.stream(batch, ids, request):

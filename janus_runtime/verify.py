@@ -8,13 +8,14 @@ as a ragged prefill, then `steps` [s, k, 1, D] one at a time -> `hidden` [1 + s,
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import GOLDENS
 from .engines import Engines
 from .errors import BundleError
+from .manifest import GOLDENS
 from .tolerances import tolerance
 
 
@@ -37,21 +38,27 @@ def verify_goldens(engines: Engines) -> Iterator[Check]:
     try:
         with np.load(engines.bundle.path / GOLDENS, allow_pickle=False) as file:
             goldens = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise BundleError(f"{engines.bundle.path / GOLDENS} cannot be read: {error}; export the bundle again") from None
     flavour = engines.language_model.name
     for name in engines.manifest.graphs:
         kind = name.split(".")[0]
         if kind == "language_model" and name != flavour:
             continue
-        golden = {key.split("/")[1]: value for key, value in goldens.items() if key.split("/")[0] == kind}
-        if not golden:
-            raise BundleError(f"{engines.bundle.path / GOLDENS} holds nothing for {kind}; export the bundle again")
+        golden = {key.removeprefix(f"{kind}/"): value for key, value in goldens.items() if key.startswith(f"{kind}/")}
+        needed = {"embeds", "lengths", "steps", "hidden"} if kind == "language_model" else set(_tensors(engines, name))
+        if missing := sorted(needed - golden.keys()):
+            raise BundleError(f"{engines.bundle.path / GOLDENS} lacks {', '.join(missing)} of {kind}; export the bundle again")
         if kind == "language_model":
             difference = relative_difference(_run_session(engines, golden), golden["hidden"])
         else:
             difference = _run_graph(engines, name, golden)
         yield Check(name, difference, tolerance(kind, precision))
+
+
+def _tensors(engines: Engines, name: str) -> list[str]:
+    graph = engines.bundle.graph(name)
+    return [*graph.inputs, *graph.outputs]
 
 
 def relative_difference(got: NDArray[Any], reference: NDArray[Any]) -> float:

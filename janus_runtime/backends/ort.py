@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import BackendError, BundleError
+from ..errors import BackendError, BundleError, first_line
 from ..manifest import DType
 from .base import Array, check_inputs
 
@@ -46,19 +46,23 @@ class OrtEngine:
         self.name = graph
         self.spec = bundle.graph(graph)
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        # Errors come back as exceptions; its log would print them a second time.
+        options.log_severity_level = 4
         # Engines take turns. Threads that spin after one graph's work would take the next graph's cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = bundle.path / self.spec.file
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the binding's exception classes share no public base
-            raise BundleError(f"{path} cannot be opened: {_first_line(error)}; run 'janus-rt verify'") from None
+            raise BundleError(f"{path} cannot be opened: {first_line(error)}; run 'janus-rt verify'") from None
 
     def run(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
         check_inputs(self.name, self.spec, inputs)
         given = outputs or {}
-        binding = self._session.io_binding()
+        session = self._session
+        if session is None:
+            raise BackendError(f"{self.name} is closed; load the bundle again")
+        binding = session.io_binding()
         for name, array in inputs.items():
             binding.bind_ortvalue_input(name, _bind(f"{self.name}.{name}", array))
         for name in self.spec.outputs:
@@ -67,14 +71,14 @@ class OrtEngine:
             else:
                 binding.bind_output(name, "cpu")
         try:
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         except Exception as error:
-            raise BackendError(f"{self.name} failed: {_first_line(error)}") from None
+            raise BackendError(f"{self.name} failed: {first_line(error)}") from None
         results = zip(self.spec.outputs, binding.get_outputs(), strict=True)
         return {name: value.numpy() for name, value in results if name not in given}
 
     def close(self) -> None:
-        del self._session
+        self._session = None
 
 
 def _bind(name: str, array: Array) -> Any:
@@ -82,7 +86,3 @@ def _bind(name: str, array: Array) -> Any:
     if not array.flags.c_contiguous:
         raise BackendError(f"{name} got a strided array, expected one contiguous piece of memory")
     return ort.OrtValue.ortvalue_from_numpy(array)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -138,10 +139,61 @@ def test_too_little_disk_is_said_before_writing(checkpoint, tmp_path, monkeypatc
 
 
 def test_two_exports_do_not_meet(checkpoint, tmp_path):
-    with (tmp_path / ".out.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(JanusError, match="another export is writing .*out; wait for it"):
-            export_bundle(checkpoint, tmp_path / "out", "fp32")
+    (tmp_path / ".out.part").mkdir()
+    lock = os.open(tmp_path / ".out.part", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(JanusError, match="another export is writing .*out; wait for it"):
+        export_bundle(checkpoint, tmp_path / "out", "fp32")
+    os.close(lock)
+
+
+def test_force_replaces_nothing_but_a_bundle(checkpoint, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(JanusError, match="is no bundle, so --force does not replace it"):
+        export_bundle(checkpoint, tmp_path, "fp32", force=True)
+    assert leftovers(tmp_path) == ["thesis.txt"]
+
+
+def test_force_does_not_replace_the_checkpoint(checkpoints, tmp_path):
+    out = tmp_path / "out"
+    source = shutil.copytree(checkpoints("tiny"), out / "source")
+    (out / "manifest.json").write_text("{}")
+    for target in (out, source):
+        (target / "manifest.json").write_text("{}")
+        with pytest.raises(JanusError, match="the checkpoint lies in .*, which would be replaced"):
+            export_bundle(open_checkpoint(str(source)), target, "fp32", force=True)
+    assert (source / "model.safetensors").is_file()
+
+
+def test_an_empty_folder_and_a_link_to_one_are_filled(checkpoint, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    export_bundle(checkpoint, tmp_path / "link", "fp32", only="understanding")
+    assert (tmp_path / "link").is_symlink() and Bundle.open(tmp_path / "real")
+    assert leftovers(tmp_path) == ["link", "real"]
+
+
+def test_a_bundle_set_aside_by_a_killed_export_comes_back(checkpoint, tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / ".out.old")
+    with pytest.raises(JanusError, match="out exists; give --force"):
+        export_bundle(checkpoint, tmp_path / "out", "fp32")
+    assert Bundle.open(tmp_path / "out") and leftovers(tmp_path) == ["out"]
+
+
+def test_what_transformers_saves_by_itself(tmp_path, checkpoints):
+    """Its defaults tie the head and store one matrix."""
+    from transformers import JanusConfig, JanusForConditionalGeneration
+
+    raw = json.loads((checkpoints("tiny") / "config.json").read_text())
+    del raw["tie_word_embeddings"], raw["text_config"]["tie_word_embeddings"]
+    model = JanusForConditionalGeneration(JanusConfig(**{key: raw[key] for key in ("text_config", "vision_config", "vq_config")}))
+    model.save_pretrained(tmp_path / "source")
+    for name in ("tokenizer.json", "special_tokens_map.json"):
+        shutil.copy(checkpoints("tiny") / name, tmp_path / "source")
+    edited = json.loads((tmp_path / "source" / "config.json").read_text()) | {"image_token_id": 5}
+    (tmp_path / "source" / "config.json").write_text(json.dumps(edited))
+    export_bundle(open_checkpoint(str(tmp_path / "source")), tmp_path / "out", "fp32", only="understanding")
+    assert Bundle.open(tmp_path / "out")
 
 
 def test_a_killed_export_leaves_no_bundle_and_the_next_one_is_whole(checkpoints, tmp_path):
@@ -178,7 +230,7 @@ def test_a_tied_head(checkpoints, tmp_path):
     with pytest.raises(CheckpointError, match="missing lm_head.weight"):
         export_bundle(open_checkpoint(str(source)), tmp_path / "out", "fp32")
     raw = json.loads((source / "config.json").read_text())
-    raw["text_config"]["tie_word_embeddings"] = True
+    raw["tie_word_embeddings"] = True
     (source / "config.json").write_text(json.dumps(raw))
     export_bundle(open_checkpoint(str(source)), tmp_path / "out", "fp32", only="understanding")
     head = np.load(tmp_path / "out" / "goldens.npz")
@@ -201,5 +253,8 @@ def test_command_line(run, checkpoints, tmp_path):
 def test_inspect_reports_what_is_wrong(run, checkpoints, tmp_path):
     source = shutil.copytree(checkpoints("tiny"), tmp_path / "source")
     (source / "tokenizer.json").unlink()
-    (report,) = [json.loads(run(main, "inspect", source, "--json").stdout)]
+    (source / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    result = run(main, "inspect", source, "--json")
+    report = json.loads(result.stdout)
     assert report["family"] == "unknown" and "tokenizer.json is missing" in report["problems"][0]
+    assert "do_normalize false" in report["problems"][1] and result.exit_code == 1

@@ -1,6 +1,8 @@
 import copy
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.published_layouts import MODELS, hf_config, original_config
 from janus_export.config import CheckpointError, parse_config
@@ -45,18 +47,48 @@ HF, ORIGINAL = hf_config(MODELS["tiny"]), original_config(MODELS["tiny"])
         ({}, "model_type None; expected 'multi_modality'"),
         (edited(HF, "model_type", "llama"), "model_type 'llama'"),
         ({**ORIGINAL, "vision_gen_enc_config": {}}, "this is a JanusFlow checkpoint"),
-        (edited(HF, "text_config.hidden_act", "gelu"), "language model hidden_act is 'gelu'; this export builds 'silu' only"),
-        (edited(HF, "text_config.num_key_value_heads", 2), "num_key_value_heads is 2; this export builds 4 only"),
-        (edited(HF, "text_config.rope_parameters", {"rope_type": "yarn"}), "rope_type is 'yarn'"),
+        (edited(HF, "text_config.hidden_act", "gelu"), "text_config.hidden_act is 'gelu'; this export builds 'silu' only"),
+        (edited(HF, "text_config.num_key_value_heads", 2), "text_config.num_key_value_heads is 2; this export builds 4 only"),
+        (edited(HF, "text_config.rope_parameters", {"rope_type": "yarn"}), "text_config.rope_parameters.rope_type is 'yarn'"),
         (edited(HF, "text_config.head_dim", 32), "head_dim is 32; this export builds 16"),
+        (edited(HF, "text_config.max_position_embeddings", 0), "max_position_embeddings is 0; expected a whole number above 0"),
+        (edited(HF, "vision_config.num_attention_heads", True), "vision_config.num_attention_heads is True; expected a whole"),
+        (edited(HF, "vision_config.num_attention_heads", 1.5), "num_attention_heads is 1.5; expected a whole"),
+        (edited(HF, "text_config.rms_norm_eps", "small"), "rms_norm_eps is 'small'; expected a number above 0"),
+        (edited(HF, "vq_config.channel_multiplier", [1, "2"]), "channel_multiplier is .*; expected a list of whole numbers"),
+        (edited(HF, "text_config", []), r"text_config is \[\]; expected an object"),
+        (edited(HF, "vision_config.image_size", 72), "image size 72 and patch size 16 do not fit each other"),
+        (edited(ORIGINAL, "vision_config.params.image_size", 72), "patch size 16 do not fit"),
         (edited(HF, "vision_config.use_qk_norm", True), "use_qk_norm is True"),
         (edited(HF, "vq_config.double_latent", True), "double_latent is True"),
         (edited(HF, "vq_config.base_channels", 48), "VQ widths 48"),
         (edited(ORIGINAL, "vision_config.params.select_layer", -2), "select_layer is -2"),
-        (edited(ORIGINAL, "vision_config.params", {"image_size": 384, "model_name": "siglip_so400m"}), "has no 'width'"),
+        (
+            edited(ORIGINAL, "vision_config.params", {"image_size": 384, "model_name": "siglip_so400m"}),
+            "has no vision_config.params.width; is the file complete",
+        ),
         (edited(ORIGINAL, "aligner_config.params.projector_type", "linear"), "projector_type is 'linear'"),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(raw, message):
     with pytest.raises(CheckpointError, match=message):
         parse_config(raw)
+
+
+def leaves(node, path=()):
+    for key, value in node.items():
+        yield from leaves(value, (*path, key)) if isinstance(value, dict) else [".".join((*path, key))]
+
+
+@pytest.mark.parametrize("raw", [HF, ORIGINAL], ids=["hf", "original"])
+@given(data=st.data())
+def test_any_one_edit_is_read_or_refused_in_words(raw, data):
+    """Nothing but CheckpointError comes out, whichever field holds whatever."""
+    path = data.draw(st.sampled_from(sorted(leaves(raw))))
+    value = data.draw(
+        st.one_of(st.none(), st.booleans(), st.integers(-3, 2**40), st.floats(), st.text(max_size=3), st.just([]), st.just({}))
+    )
+    try:
+        parse_config(edited(raw, path, value))
+    except CheckpointError as error:
+        assert "\n" not in str(error)

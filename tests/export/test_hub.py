@@ -79,7 +79,7 @@ def test_a_hub_id_is_fetched_and_its_revision_kept(hub, tmp_path):
     result = inspect("owner/tiny", address, tmp_path)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
-    assert report["source"] == f"owner/tiny at {COMMIT}" and report["problems"] == ["none"]
+    assert report["source"] == f"owner/tiny at {COMMIT}" and report["problems"] == []
     assert not [path for path in asked if path.endswith(("README.md", "pytorch_model.bin"))]
 
 

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 from bench.tiny_tokenizer import write_tokenizer
 from janus_export.checkpoint import open_checkpoint
 from janus_export.config import CheckpointError
-from janus_export.text_side import SYSTEM, preprocessing, read_text_side
+from janus_export.text_side import SYSTEM, read_image_input, read_text_side
+from janus_runtime.manifest import ImageInput
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_1_3b_has_plain_roles(folder):
 
 def test_published_pro_files(shared_data, checkpoints, tmp_path):
     source = shutil.copytree(checkpoints("tiny"), tmp_path / "copy")
-    edit(source / "config.json", lambda raw: raw["text_config"].update(vocab_size=102400))
+    edit(source / "config.json", lambda raw: (raw["text_config"].update(vocab_size=102400), raw.update(image_token_id=100581)))
     for path in (shared_data / "janus-pro-text").glob("*.json"):
         shutil.copy(path, source)
     edit(source / "preprocessor_config.json", lambda raw: raw.update(image_size=64))
@@ -57,12 +58,13 @@ def test_published_pro_files(shared_data, checkpoints, tmp_path):
     assert ids == {
         "bos": 100000, "eos": 100001, "pad": 100002, "begin_of_image": 100003, "end_of_image": 100590, "image_placeholder": 100581,
     }  # fmt: skip
-    settings = preprocessing(open_checkpoint(str(source)))
-    assert settings == {"size": 64, "min_size": 14, "mean": (0.5,) * 3, "std": (0.5,) * 3, "background": (127,) * 3}
+    got = read_image_input(open_checkpoint(str(source)))
+    assert got == ImageInput(size=64, min_size=14, mean=(0.5,) * 3, std=(0.5,) * 3, background=(127,) * 3, num_tokens=16)
 
 
 def test_a_tag_that_the_tokenizer_lacks_is_added_as_at_load_of_the_original(folder):
     edit(folder / "processor_config.json", lambda raw: raw.update(image_tag="<picture>"))
+    edit(folder / "config.json", lambda raw: raw.pop("image_token_id"))
     tokenizer, tokens, _, _ = read(folder)
     assert tokens.image_placeholder.text == "<picture>"
     assert tokens.image_placeholder.id == tokenizer.get_vocab_size(with_added_tokens=True) - 1
@@ -101,18 +103,55 @@ def test_a_tokenizer_of_another_family(folder):
         read(folder)
 
 
-def test_hf_preprocessing_settings(folder):
-    edit(folder / "preprocessor_config.json", lambda raw: raw.update(size={"height": 64, "width": 64}, image_mean=[0.4, 0.5, 0.6]))
-    edit(folder / "preprocessor_config.json", lambda raw: (raw.pop("image_size"), raw.pop("background_color")))
-    settings = preprocessing(open_checkpoint(str(folder)))
-    assert settings["size"] == 64 and settings["background"] == (102, 127, 153)
+@pytest.mark.parametrize("place", ["preprocessor_config.json", "processor_config.json"])
+def test_hf_preprocessing_settings(folder, place):
+    """transformers 5 nests them in processor_config.json; before, they had a file of their own."""
+    settings = {"size": {"height": 64, "width": 64}, "image_mean": [0.4, 0.5, 0.6], "rescale_factor": 1 / 255, "resample": 3}
+    (folder / "preprocessor_config.json").unlink()
+    (folder / place).write_text(json.dumps(settings if place.startswith("pre") else {"image_processor": settings}))
+    got = read_image_input(open_checkpoint(str(folder)))
+    assert got.mean == (0.4, 0.5, 0.6) and got.background == (102, 127, 153) and got.std == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"image_size": 384}, "scales to 384, the model takes 64"), ({"do_normalize": False}, "do_normalize false, a mistake")],
+    [
+        ({"image_size": 384}, "scales to 384, the model takes 64"),
+        ({"do_normalize": False}, "do_normalize false, a mistake"),
+        ({"do_rescale": False}, "do_rescale False; this export builds True only"),
+        ({"resample": 2}, "resample 2; this export builds 3 only"),
+        ({"rescale_factor": 1 / 127}, "rescale_factor 0.0078.*; this export builds 1/255 only"),
+        ({"image_mean": [0.5]}, r"image_mean \[0.5\]; expected 3 numbers"),
+        ({"image_mean": 0.5}, "image_mean 0.5; expected 3 numbers"),
+        ({"image_std": [0.5, 0.5, "x"]}, "image_std .*; expected 3 numbers"),
+        ({"background_color": [127.5] * 3}, "background .*; expected whole numbers in range"),
+        ({"background_color": [300] * 3}, "expected whole numbers in range"),
+        ({"min_size": "14"}, "min_size '14'; expected 1 number"),
+        ({"min_size": 0}, "min_size 0 and background"),
+    ],
 )
 def test_preprocessing_that_does_not_fit(folder, change, message):
     edit(folder / "preprocessor_config.json", lambda raw: raw.update(change))
     with pytest.raises(CheckpointError, match=message):
-        preprocessing(open_checkpoint(str(folder)))
+        read_image_input(open_checkpoint(str(folder)))
+
+
+def test_truncation_and_padding_saved_by_a_trainer_are_left_out(folder):
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(12)
+    tokenizer.enable_padding(length=16, pad_id=2)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert len(read(folder)[0].encode("a b c d e f g h i j k l m n o p q").ids) > 16
+
+
+def test_an_image_token_that_is_another(folder):
+    edit(folder / "config.json", lambda raw: raw.update(image_token_id=9))
+    with pytest.raises(CheckpointError, match="config.json says image_token_id 9, .* gives <image_placeholder> the id 5"):
+        read(folder)
+
+
+@pytest.mark.parametrize(("file", "change"), [("processor_config.json", {"image_tag": 5}), ("special_tokens_map.json", {"bos_token": 1})])
+def test_a_token_that_is_no_text(folder, file, change):
+    edit(folder / file, lambda raw: raw.update(change))
+    with pytest.raises(CheckpointError, match="expected a token's text"):
+        read(folder)

@@ -79,14 +79,43 @@ def test_describe_streams_text(run, tiny, red):
 def test_chat(run, tiny, red, tmp_path):
     lines = f"hello\n/image {red}\nwhat is it?\n/draw a fox\n\n/quit\nnever\n"
     rows = objects(run(main, "chat", "--bundle", tiny, "--json", "--max-tokens", 3, "--out", tmp_path / "drawn", input=lines))
-    assert [row["prompt"] for row in rows] == ["hello", "what is it?", "/draw a fox"]
-    assert os.path.exists(rows[2]["file"])
+    assert [(row["prompt"], row["seed"]) for row in rows] == [("hello", 0), ("what is it?", 1), ("a fox", 2)]
+    assert os.path.exists(rows[2]["file"]) and all("timings" in row for row in rows)
+
+
+def test_a_chat_may_forget_a_picture_and_needs_no_folder_to_write_to(run, tiny, red):
+    arguments = ("chat", "--bundle", tiny, "--json", "--max-tokens", 40, "--out", "/proc/none")
+    (plain,) = objects(run(main, *arguments, input="hello\n"))
+    (asked,) = objects(run(main, *arguments, input=f"/image {red}\nhello\n"))
+    (forgotten,) = objects(run(main, *arguments, input=f"/image {red}\n/forget\nhello\n"))
+    assert forgotten["text"] == plain["text"] != asked["text"]
+
+
+def test_a_line_that_is_no_utf8_costs_only_itself(tiny):
+    command = [sys.executable, "-m", "janus_runtime.cli", "chat", "--bundle", str(tiny), "--quiet", "--max-tokens", "2"]
+    result = subprocess.run(command, input=b"hello\n\xff\nhello\n", capture_output=True)
+    assert result.returncode == 1 and result.stderr.decode().strip() == "Error: the text is not valid UTF-8; save or type it again as UTF-8"
+    assert len(result.stdout.decode().splitlines()) >= 2
+
+
+def test_a_chat_ends_when_its_reader_goes(tiny):
+    command = f"yes hi | '{sys.executable}' -m janus_runtime.cli chat --bundle '{tiny}' --quiet --max-tokens 1 | head -c 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-"])
+def test_closed_streams(tiny, tmp_path, closed):
+    for command in (f"generate fox -n 1 --out '{tmp_path}'", "chat"):
+        line = f"'{sys.executable}' -m janus_runtime.cli {command} --bundle '{tiny}' {closed}"
+        result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert result.returncode == 0 and "Error" not in result.stderr, result.stderr
 
 
 def test_a_mistake_in_a_chat_does_not_end_it(run, tiny, tmp_path):
     lines = "/image absent.png\n/nonsense\nhello\n"
     result = run(main, "chat", "--bundle", tiny, "--max-tokens", 2, "--out", tmp_path, input=lines)
-    assert "no image at absent.png" in result.stderr and "no command /nonsense" in result.stderr
+    assert "no image at absent.png" in result.stderr and "'/nonsense' is no command; there are /image PATH" in result.stderr
     assert result.stdout.strip() and result.exit_code == 1
 
 
@@ -120,12 +149,13 @@ def test_random_weights_are_said_plainly(run, tiny):
         (("generate", "fox " * 600, "--bundle", "TINY"), "this model takes 1008 beside a picture"),
         (("describe", "absent.png", "--bundle", "TINY"), "no image at absent.png"),
         (("info", "--bundle", "TINY", "--backend", "cuda"), "backend 'cuda' is not part of this version yet"),
-        (("generate", "fox", "--bundle", "TINY", "--cfg-weight", "nan"), "cfg_weight is nan"),
+        (("generate", "fox \udcff", "--bundle", "TINY"), "the text is not valid UTF-8"),
+        (("info", "--bundle", "TINY/manifest.json"), "is a file; give the bundle's folder"),
     ],
 )
 def test_failures_are_one_line_and_exit_code_1(run, tiny, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    result = run(main, *[tiny if argument == "TINY" else argument for argument in arguments], "--quiet")
+    result = run(main, *[argument.replace("TINY", str(tiny)) for argument in arguments], "--quiet")
     assert result.exit_code == 1 and result.stdout == ""
     assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert not (tmp_path / "out").exists()
@@ -133,7 +163,17 @@ def test_failures_are_one_line_and_exit_code_1(run, tiny, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("generate",), ("generate", "x", "-n", "0"), ("generate", "x", "--seed", "-1"), ("nonsense",), ("describe", "x", "--top-p", "2")],
+    [
+        (),
+        ("generate",),
+        ("generate", "x", "-n", "0"),
+        ("generate", "x", "--seed", "-1"),
+        ("nonsense",),
+        ("describe", "x", "--top-p", "2"),
+        ("generate", "x", "--temperature", "nan"),
+        ("generate", "x", "--cfg-weight", "1e9"),
+        ("describe", "x", "--top-p", "nan"),
+    ],
 )
 def test_bad_usage_is_exit_code_2(run, arguments):
     assert run(main, *arguments).exit_code == 2
@@ -154,6 +194,23 @@ def test_a_full_disk_leaves_nothing_half_written(run, tiny, tmp_path, monkeypatc
     result = run(main, "generate", "fox", "-n", 1, "--bundle", tiny, "--out", tmp_path, "--quiet")
     assert result.exit_code == 1 and "No space left on device" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_links(run, tiny, tmp_path, monkeypatch):
+    def refuse(*paths):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for number in range(2):
+        result = run(main, "generate", "fox", "-n", 1, "--bundle", tiny, "--out", tmp_path, "--quiet")
+        assert result.stdout.strip() == str(tmp_path / f"{number:03}-fox-seed0.png")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_dangling_out_is_said_before_drawing(run, tiny, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "absent" / "far")
+    result = run(main, "generate", "fox", "-n", 1, "--bundle", tiny, "--out", tmp_path / "link", "--quiet")
+    assert result.exit_code == 1 and "cannot write to" in result.stderr
 
 
 def test_debug_shows_the_traceback(tiny):

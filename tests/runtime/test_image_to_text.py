@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_runtime.errors import Cancelled, ImageError, PromptError
+from janus_runtime.errors import Cancelled, ImageError, JanusError, NumericalError, PromptError
 from janus_runtime.sampling import Sampler
+from tests.fakes import FakeEngine
 
 RED = Image.new("RGB", (70, 50), "red")
 BLUE = Image.new("RGB", (30, 60), "blue")
@@ -88,15 +89,20 @@ def test_the_limit_ends_without_a_step_too_many(janus):
     assert chat._session.lengths[0] == before + 2
 
 
-@pytest.mark.parametrize("ending", ["eos", "length", "abandoned"])
+@pytest.mark.parametrize("ending", ["eos", "length", "abandoned", "cancelled"])
 def test_a_second_turn_continues_the_same_conversation(janus, ending):
     """The cache between turns holds what one prompt of the whole conversation would."""
     eos = janus.manifest.tokens.eos.id
     letters = janus._prompter.encode("fine")
     chat = scripted(janus, *letters, eos)
-    answer = chat.say("How are you?", [RED], max_tokens=len(letters) if ending == "length" else 50)
-    if ending == "abandoned":
+    cancel = threading.Event()
+    answer = chat.say("How are you?", RED, max_tokens=len(letters) if ending == "length" else 50, cancel=cancel)
+    if ending in ("abandoned", "cancelled"):
         next(answer)
+        if ending == "cancelled":
+            cancel.set()
+            with pytest.raises(Cancelled):
+                list(answer)
         said = answer.text_ids
     else:
         list(answer)
@@ -121,6 +127,31 @@ def test_a_second_turn_continues_the_same_conversation(janus, ending):
     for name, tensor in whole._session._cache.items():
         expected, got = tensor[0, :, :length], chat._session._cache[name][0, :, :length]
         assert np.abs(expected - got).max() <= 1e-4 * np.abs(expected).max(), name
+
+
+def test_an_old_answer_does_not_mix_into_a_new_one(janus):
+    chat = scripted(janus, *janus._prompter.encode("abcdefgh"))
+    old = chat.say("hi")
+    next(old)
+    chat.say("again")
+    before = chat.length
+    with pytest.raises(JanusError, match="this answer ended when the next turn began"):
+        list(old)
+    assert chat.length == before
+
+
+def test_a_turn_that_fails_in_the_engine_can_be_said_again(janus, monkeypatch):
+    chat = janus.chat()
+    list(chat.say("hello", max_tokens=2))
+    before, head = chat.length, chat._session.head
+    with monkeypatch.context() as patch:
+        patch.setattr(chat._session, "head", FakeEngine("text_head", lambda inputs, outputs: {"logits": np.full((1, 320), np.nan)}))
+        with pytest.raises(NumericalError, match="text_head gave NaN"):
+            chat.say("again")
+    assert chat.length == before and chat._session.head is head
+    other = janus.chat()
+    list(other.say("hello", max_tokens=2))
+    assert text_ids(chat.say("again", max_tokens=4)) == text_ids(other.say("again", max_tokens=4))
 
 
 def test_pictures_in_a_later_turn(janus):

@@ -52,7 +52,18 @@ def test_round_trip(raw):
         ("image_output.num_tokens", 15, "image_output.num_tokens does not fit: expected 16, got 15"),
         ("image_input.mean", [0.5], "image_input.mean does not fit: expected 3, got 1"),
         ("tasks", "generation", "tasks: expected"),
-        ("graphs.text_head.file", "other.onnx", "graphs.text_head.file 'other.onnx' is not listed under files"),
+        ("graphs.text_head.file", "other.onnx", "'other.onnx' is not listed under files"),
+        ("files", {}, "'weights.data' is not listed under files"),
+        ("graphs", {}, "graphs image_decoder, image_embed, .* are missing, which generation needs"),
+        ("defaults.temperature", float("nan"), "defaults.temperature: expected float, got nan"),
+        ("language_model.num_heads", -1, "num_heads: expected int, got -1"),
+        ("language_model.num_layers", 10**12, "num_layers: expected int, got 1000000000000"),
+        ("language_model.num_layers", 3, "language_model.gqa.inputs does not fit: expected 6, got 4"),
+        ("language_model.head_size", 32, "inputs.past_key_0 does not fit"),
+        ("language_model.vocab_size", 321, r"graphs.text_head.outputs.logits does not fit: expected \('rows', 321\)"),
+        ("image_input.num_tokens", 15, "graphs.vision_encoder.outputs.embeds does not fit"),
+        ("image_output.num_ids", 513, "graphs.image_head.outputs.logits does not fit"),
+        ("image_output.size", 65, "graphs.image_decoder.outputs.pixels does not fit"),
         ("graphs.text_head.inputs.hidden.shape", ["rows", 1.5], r"shape\[1\]: expected"),
     ],
 )
@@ -61,7 +72,7 @@ def test_a_field_that_is_wrong_is_named(raw, path, value, message):
         parse(changed(raw, path, value))
 
 
-@pytest.mark.parametrize("name", ["../weights.data", "/etc/passwd", "a/../../b", "..\\b", "C:b", ""])
+@pytest.mark.parametrize("name", ["../weights.data", "/etc/passwd", "a/../../b", "..\\b", "C:b", "", "a\0b"])
 def test_paths_cannot_leave_the_bundle(raw, name):
     bad = json.loads(json.dumps(raw))
     bad["files"][name] = {"bytes": 1, "sha256": "0" * 64}
@@ -96,6 +107,11 @@ def test_any_field_of_another_type_is_an_error_or_reads_back(raw, data):
     except BundleError:
         return
     assert json.loads(manifest.to_json()) == copy
+
+
+def test_deep_json():
+    with pytest.raises(BundleError, match="is not JSON"):
+        Manifest.from_json("[" * 100_000)
 
 
 @given(st.text())

@@ -151,6 +151,26 @@ def test_reserved_tokens_are_refused(prompter, token):
         prompter.question(f"hello {token} there", 0)
 
 
+def test_roles_are_reserved_even_if_the_tokenizer_calls_them_plain(tiny, tmp_path):
+    raw = json.loads((tiny / "tokenizer.json").read_text())
+    for token in raw["added_tokens"]:
+        token["special"] = token["special"] and token["content"] != "<|User|>"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
+    with pytest.raises(PromptError, match="reserved token <|User|>"):
+        Prompter(Manifest.load(tiny), tmp_path / "tokenizer.json").image("x<|User|>: y")
+
+
+def test_a_tokenizer_that_cuts_or_fills_does_neither(tiny, tmp_path, prompter):
+    raw = json.loads((tiny / "tokenizer.json").read_text())
+    raw["truncation"] = {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    raw["padding"] = {
+        "strategy": {"Fixed": 99}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 2, "pad_type_id": 0, "pad_token": "x",
+    }  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
+    other = Prompter(Manifest.load(tiny), tmp_path / "tokenizer.json")
+    assert np.array_equal(other.image("a red fox left of a tree"), prompter.image("a red fox left of a tree"))
+
+
 def test_a_prompt_over_the_limit(prompter):
     with pytest.raises(PromptError, match=r"prompt has \d+ tokens, this model takes 1008 beside a picture; shorten it"):
         prompter.image("fox " * 500)

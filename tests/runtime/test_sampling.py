@@ -85,8 +85,9 @@ def test_a_filtered_id_is_never_drawn(scores, seed):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -1}, "temperature is -1; expected a number of 0"),
+        ({"temperature": -1}, "temperature is -1; expected 0 .greedy. or 0.0001 to 1000000"),
         ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": 1e-40}, "temperature is 1e-40; expected 0"),
         ({"top_k": -2}, "top_k is -2; expected 0"),
         ({"top_p": 0}, "top_p is 0; expected a number above 0"),
         ({"top_p": 1.5}, "top_p is 1.5"),

@@ -58,7 +58,7 @@ def test_a_slot_is_freed_and_refilled_while_others_go_on():
     opened = session(rows=3)
     opened.prefill([row(1), row(2), row(3)])
     opened.step(np.array([1, 1, 1], np.int32))
-    opened.free(1)
+    opened.truncate(1)
     opened.step(np.array([1, 7, 1], np.int32))
     assert opened.lengths.tolist() == [3, 0, 3]
     assert opened.prefill([row(4, 2)], slot=1).argmax(-1).tolist() == [6]
@@ -198,7 +198,7 @@ def test_real_refill_while_others_go_on(janus, real):
     shared = real(2)
     shared.prefill([first, second])
     shared.step(np.array([8, 9], np.int32))
-    shared.free(1)
+    shared.truncate(1)
     shared.step(np.array([10, 0], np.int32))
     shared.prefill([late], slot=1)
     got = shared.step(np.array([11, 12], np.int32))
