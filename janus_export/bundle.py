@@ -5,6 +5,7 @@ A bundle is whole or absent: a killed export leaves a `.<name>.part` folder that
 
 import dataclasses
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ from .weights import WeightPlan
 
 # Guidance 5 and temperature 1 are the published scripts' settings, 512 new tokens their limit for answers.
 _DEFAULTS = Defaults(cfg_weight=5.0, temperature=1.0, max_tokens=512)
+# In a folder that is being written, so that a later export knows it for one of ours.
+_MARK = ".writing"
 # For graphs, tokenizer and goldens, beside the weights whose size is known.
 _SPARE_BYTES = 64 << 20
 
@@ -80,8 +83,9 @@ def export_bundle(
         np.savez_compressed(folder / GOLDENS, **make_goldens(checkpoint.config, checkpoint.tensors, tasks))  # type: ignore[arg-type]
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
         for licence in checkpoint.folder.glob("LICENSE*"):
-            shutil.copyfile(licence, folder / licence.name)
-        others = sorted(path for path in folder.iterdir() if path.name != WEIGHTS)
+            if licence.is_file():
+                shutil.copyfile(licence, folder / licence.name)
+        others = sorted(path for path in folder.iterdir() if path.name not in (WEIGHTS, _MARK))
         text, vq = checkpoint.config.text, checkpoint.config.vq
         manifest = Manifest(
             format=FORMAT,
@@ -158,18 +162,30 @@ def recipes_of_all(config: JanusConfig) -> list[Recipe]:
         ]  # fmt: skip
 
 
+def _strangers(folder: Path) -> list[str]:
+    """What lies in `folder` beside the files of a bundle; everything, if it is no bundle."""
+    names = {path.name for path in folder.iterdir()}
+    try:
+        raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        ours = {Path(name).parts[0] for name in raw["files"]} if type(raw["format"]) is int else set()
+    except (OSError, ValueError, LookupError, TypeError):
+        return sorted(names)
+    return sorted(names - ours - {MANIFEST})
+
+
 def _check_target(out: Path, source: Path, force: bool) -> None:
     """Only a bundle is ever replaced, and never the checkpoint. Raises JanusError."""
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if not out.exists():
+    if os.path.ismount(out):
+        raise JanusError(f"{out} is a mount point, which cannot be replaced; give a folder inside it")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not force:
         raise JanusError(f"{out} exists; give --force to replace it, or another --out")
-    if not (out / MANIFEST).is_file():
-        raise JanusError(f"{out} is no bundle, so --force does not replace it; choose another --out")
     if source.resolve().is_relative_to(out):
         raise JanusError(f"the checkpoint lies in {out}, which would be replaced; choose another --out")
+    strangers = _strangers(out) if out.is_dir() else [out.name]
+    if strangers:
+        raise JanusError(f"{out} holds what is no part of a bundle ({', '.join(strangers[:5])}), so --force does not replace it")
 
 
 @contextmanager
@@ -177,7 +193,10 @@ def _aside(out: Path, check: Callable[[], None]) -> Iterator[Path]:
     """A folder beside `out` that takes its place if all goes well and vanishes if not. One export at a time."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part, old = (out.parent / f".{out.name}.{suffix}" for suffix in ("part", "old"))
+    if part.is_symlink() or (part.exists() and not (part / _MARK).is_file()) or (old.exists() and _strangers(old)):
+        raise JanusError(f"{part} or {old} is in the way and not ours; move it")
     part.mkdir(exist_ok=True)
+    (part / _MARK).touch()
     lock = os.open(part, os.O_RDONLY)
     try:
         try:
@@ -185,17 +204,17 @@ def _aside(out: Path, check: Callable[[], None]) -> Iterator[Path]:
         except BlockingIOError:
             raise JanusError(f"another export is writing {out}; wait for it or choose another --out") from None
         try:
-            if old.exists() and not (old / MANIFEST).is_file():
-                raise JanusError(f"{old} is in the way and no bundle of ours; move it")
             if old.exists() and not out.exists():
                 # Killed between the two renames below.
                 os.rename(old, out)
             shutil.rmtree(old, ignore_errors=True)
             check()
             for path in part.iterdir():
-                path.unlink()
+                if path.name != _MARK:
+                    path.unlink()
             yield part
             check()
+            (part / _MARK).unlink()
             if out.exists():
                 os.rename(out, old)
             os.rename(part, out)

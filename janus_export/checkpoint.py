@@ -62,7 +62,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`files` are the small JSON files of the folder, by name, parsed; `tensors` go by HF name."""
+    """An open checkpoint: `tensors` go by HF name; `revision` is the commit of a hub id."""
 
     name: str
     revision: str | None
@@ -118,7 +118,7 @@ def _locate(source: str) -> tuple[Path, str | None]:
     try:
         try:
             # Some repositories hold the same weights twice.
-            if any(name.endswith(".safetensors") for name in list_repo_files(source)):
+            if any(name.startswith("model") and name.endswith(".safetensors") for name in list_repo_files(source)):
                 weights = weights[:1]
         except OfflineModeIsEnabled:
             pass  # What was fetched before will do.
@@ -131,7 +131,8 @@ def _locate(source: str) -> tuple[Path, str | None]:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights: by index if there is one, safetensors before pickles."""
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        index = f"{single}.index.json"
         if (folder / index).is_file():
             weight_map = _read_json(folder / index).get("weight_map")
             if not isinstance(weight_map, dict) or not weight_map or not all(_plain_name(name) for name in weight_map.values()):
@@ -140,9 +141,8 @@ def _weight_files(folder: Path) -> list[Path]:
             if missing := [name for name in names if not (folder / name).is_file()]:
                 raise CheckpointError(f"{folder / index} lists {', '.join(missing)}, which is not there; fetch the checkpoint again")
             return [folder / name for name in names]
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return [folder / name]
+        if (folder / single).is_file():
+            return [folder / single]
     raise CheckpointError(f"{folder} has no weights; expected model*.safetensors or pytorch_model*.bin")
 
 
@@ -163,10 +163,15 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
             raise CheckpointError(f"{path} has a damaged header ({first_line(error)}); fetch it again") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} has a damaged header (no object); fetch it again")
-    end = 0
+    ranges = []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
+        stated = entry.get("dtype") if isinstance(entry, dict) else None
+        if isinstance(stated, str) and stated not in _SAFETENSORS_DTYPES:
+            raise CheckpointError(
+                f"{path}: {name} has dtype {stated:.20}; expected float32, float16 or bfloat16: use the checkpoint as published"
+            )
         try:
             dtype, shape = _SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"])
             first, last = entry["data_offsets"]
@@ -176,13 +181,14 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
             good = False
         if not good:
             raise CheckpointError(f"{path}: {name} has a damaged entry ({entry!r:.80}); fetch the file again")
-        end += last - first
+        ranges.append((first, last))
         if 8 + length + last > size:
             raise CheckpointError(f"{path} is {size} bytes, too short for {name}: truncated; fetch it again")
         yield name, Tensor(path, 8 + length + first, dtype, shape)
-    # Tensors fill the file without gaps; where they overlap, the sum is too large.
-    if 8 + length + end != size:
-        raise CheckpointError(f"{path} has {size} bytes, its tensors take {8 + length + end}: damaged; fetch it again")
+    # The format leaves no gaps: each tensor begins where another ended.
+    ranges.sort()
+    if [0, *(last for _, last in ranges)] != [*(first for first, _ in ranges), size - 8 - length]:
+        raise CheckpointError(f"{path} has tensors that overlap, or bytes that belong to none: damaged; fetch it again")
 
 
 def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:

@@ -45,7 +45,7 @@ def checkpoint(source: str, out: Path, precision: Any, only: Any, force: bool, q
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @_debug
 def inspect(source: str, as_json: bool, debug: bool) -> None:
-    """Say what SRC is, whether it is complete, and what would be exported. Reads headers only."""
+    """Say what SRC is, what is wrong with it, and what would be exported. A hub id is fetched first."""
     with reported(debug):
         from .inspect import inspect_checkpoint
 

@@ -86,6 +86,10 @@ _SIGLIP: dict[str, dict[str, Any]] = {
 _VQ: dict[str, dict[str, Any]] = {"VQ-16": {"z_channels": 256, "ch": 128, "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2}}
 
 
+# Ten times what any member has; a number beyond it is a mistake that would take long to find otherwise.
+_MOST_LAYERS = 300
+
+
 class _Section:
     """An object inside config.json. Every getter raises CheckpointError with the field's full name."""
 
@@ -110,10 +114,10 @@ class _Section:
         inner.raw = {**(beneath or {}), **inner.raw}
         return inner
 
-    def integer(self, key: str, default: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None, most: int = 2**31 - 1) -> int:
         value = self.get(key, default)
-        if type(value) is not int or not 1 <= value < 2**31:
-            raise CheckpointError(f"config.json: {self.name(key)} is {value!r:.60}; expected a whole number above 0")
+        if type(value) is not int or not 1 <= value <= most:
+            raise CheckpointError(f"config.json: {self.name(key)} is {value!r:.60}; expected a whole number from 1 to {most}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -164,12 +168,12 @@ def _original(raw: _Section) -> JanusConfig:
         VisionConfig(
             hidden_size=width,
             mlp_size=int(width * vision.number("mlp_ratio")),
-            num_layers=vision.integer("layers"),
+            num_layers=vision.integer("layers", most=_MOST_LAYERS),
             num_heads=vision.integer("heads"),
             image_size=size,
             patch_size=vision.integer("patch_size"),
             norm_eps=1e-6,
-            aligner_depth=aligner.integer("depth"),
+            aligner_depth=aligner.integer("depth", most=_MOST_LAYERS),
         ),
         VQConfig(
             num_ids=vq.integer("image_token_size"),
@@ -177,8 +181,8 @@ def _original(raw: _Section) -> JanusConfig:
             latent_channels=vq.integer("z_channels"),
             base_channels=vq.integer("ch"),
             multipliers=multipliers,
-            num_res_blocks=vq.integer("num_res_blocks"),
-            aligner_depth=gen_aligner.integer("depth"),
+            num_res_blocks=vq.integer("num_res_blocks", most=_MOST_LAYERS),
+            aligner_depth=gen_aligner.integer("depth", most=_MOST_LAYERS),
             head_size=head.integer("image_token_embed"),
             # Pictures are drawn at the size they are seen at.
             grid=max(size >> (len(multipliers) - 1), 1),
@@ -205,12 +209,12 @@ def _hf(raw: _Section) -> JanusConfig:
         VisionConfig(
             hidden_size=width,
             mlp_size=int(width * vision.number("mlp_ratio", 4.0)),
-            num_layers=vision.integer("num_hidden_layers", 24),
+            num_layers=vision.integer("num_hidden_layers", 24, _MOST_LAYERS),
             num_heads=vision.integer("num_attention_heads", 16),
             image_size=size,
             patch_size=patch,
             norm_eps=vision.number("layer_norm_eps", 1e-6),
-            aligner_depth=vision.integer("depth", 2),
+            aligner_depth=vision.integer("depth", 2, _MOST_LAYERS),
         ),
         VQConfig(
             num_ids=vq.integer("num_embeddings", 16384),
@@ -218,8 +222,8 @@ def _hf(raw: _Section) -> JanusConfig:
             latent_channels=vq.integer("latent_channels", 256),
             base_channels=vq.integer("base_channels", 128),
             multipliers=vq.integers("channel_multiplier", [1, 1, 2, 2, 4]),
-            num_res_blocks=vq.integer("num_res_blocks", 2),
-            aligner_depth=vq.integer("num_hidden_layers", 2),
+            num_res_blocks=vq.integer("num_res_blocks", 2, _MOST_LAYERS),
+            aligner_depth=vq.integer("num_hidden_layers", 2, _MOST_LAYERS),
             head_size=vq.integer("projection_dim", 2048),
             # transformers derives the grid from the vision tower, whatever the file says.
             grid=max(size // patch, 1),
@@ -245,7 +249,7 @@ def _text(llama: _Section, tied: bool) -> TextConfig:
         vocab_size=llama.integer("vocab_size", 32000),
         hidden_size=width,
         mlp_size=llama.integer("intermediate_size", 11008),
-        num_layers=llama.integer("num_hidden_layers", 32),
+        num_layers=llama.integer("num_hidden_layers", 32, _MOST_LAYERS),
         num_heads=heads,
         max_length=llama.integer("max_position_embeddings", 2048),
         rope_theta=rope.number("rope_theta", llama.number("rope_theta", 10000.0)),

@@ -1,5 +1,6 @@
-"""`janus-export inspect`: what a checkpoint is and what would become of it, from headers alone."""
+"""`janus-export inspect`: what a checkpoint is and what would become of it. Of the weights only headers are read."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,27 +13,25 @@ from .text_side import read_image_input, read_text_side
 
 
 def inspect_checkpoint(source: str) -> dict[str, Any]:
-    """Raises CheckpointError only where the folder is no checkpoint; what is wrong inside goes into the report."""
+    """Raises CheckpointError where config or files cannot be read at all; what does not fit goes under `problems`."""
     checkpoint = with_head(open_checkpoint(source))
-    config, family = checkpoint.config, "unknown"
-    problems: list[str] = []
-    try:
-        check_tensors(recipes_of_all(config), checkpoint.tensors)
-    except CheckpointError as error:
-        problems.append(str(error))
-    try:
-        family = read_text_side(checkpoint)[3]
-    except CheckpointError as error:
-        problems.append(str(error))
-    try:
-        read_image_input(checkpoint)
-    except CheckpointError as error:
-        problems.append(str(error))
+    config, problems = checkpoint.config, []
+    checks: dict[str, Callable[[], Any]] = {
+        "tensors": lambda: check_tensors(recipes_of_all(config), checkpoint.tensors),
+        "family": lambda: read_text_side(checkpoint)[3],
+        "preprocessing": lambda: read_image_input(checkpoint),
+    }
+    found = {}
+    for name, check in checks.items():
+        try:
+            found[name] = check()
+        except CheckpointError as error:
+            problems.append(str(error))
     text, vision, vq = config.text, config.vision, config.vq
     numbers = [int(np.prod(tensor.shape)) for tensor in checkpoint.tensors.values()]
     return {
         "source": checkpoint.name + (f" at {checkpoint.revision}" if checkpoint.revision else ""),
-        "family": family,
+        "family": found.get("family", "unknown"),
         "layout": config.layout,
         "dtype": checkpoint.dtype,
         "tensors": f"{len(numbers)} with {sum(numbers):,} weights",

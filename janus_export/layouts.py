@@ -59,7 +59,7 @@ def original_to_hf(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
         name = hf_name(original)
         if name.endswith("position_embedding.weight") and len(tensor.shape) == 3:
             tensor = tensor.reshaped(*tensor.shape[1:])
-        if ".self_attn.qkv." in name:
+        if ".self_attn.qkv." in name and tensor.shape:
             third = tensor.shape[0] // 3
             for index, part in enumerate(("q_proj", "k_proj", "v_proj")):
                 result[name.replace("qkv", part)] = tensor.rows(index * third, (index + 1) * third)

@@ -1,4 +1,4 @@
-"""The recipe of every precision in one table: which dtype each graph computes and stores in."""
+"""Which dtype each graph computes and stores in, by precision."""
 
 from janus_runtime.manifest import DType, Precision
 from janus_runtime.tolerances import ALWAYS_FP32

@@ -39,17 +39,20 @@ class Conversation:
 
     def take(self, line: str, progress: Progress) -> Answer | Drawn | None:
         """One line -> an answer to iterate, a drawn picture, or None where there is nothing to say. Raises like `Chat.say`."""
-        command, _, rest = line.partition(" ")
         if not line:
             return None
-        if command == "/image" and rest.strip():
-            self._images.append(open_image(rest.strip()))
+        command, _, rest = line.partition(" ") if " " in line else line.partition("\t")
+        rest = rest.strip()
+        if command == "/image" and rest:
+            # No shell stands between: quotes of a dragged file and ~ are ours to take off.
+            path = rest[1:-1] if rest[0] == rest[-1] and rest[0] in "'\"" else rest
+            self._images.append(open_image(Path(path).expanduser()))
             return None
         if command == "/forget" and not rest:
             self._images = []
             return None
-        if command == "/draw" and rest.strip():
-            return self._draw(rest.strip(), progress)
+        if command == "/draw" and rest:
+            return self._draw(rest, progress)
         if command.startswith("/"):
             raise ValueError(f"{line[:40]!r} is no command; there are {HELP}")
         answer = self._chat.say(line, self._images, max_tokens=self._max_tokens, sampler=self._sampler, seed=self.seed)
@@ -58,7 +61,7 @@ class Conversation:
         return answer
 
     def _draw(self, prompt: str, progress: Progress) -> Drawn:
-        folder = PictureFolder(self._out, self._janus, {"cfg_weight": None, "temperature": None, "top_k": 0, "top_p": 1.0})
+        folder = PictureFolder(self._out, self._janus)
         with progress() as on_step:
             (picture,) = self._janus.generate(prompt, seed=self.seed, on_step=on_step)
         self.seed += 1

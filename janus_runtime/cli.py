@@ -47,13 +47,13 @@ def reported(debug: bool) -> Iterator[None]:
     except MemoryError as error:
         if debug:
             raise
-        raise click.ClickException(f"out of memory ({_one_line(error)}); lower --batch-size or --max-length") from None
+        raise click.ClickException(f"out of memory ({_one_line(error)}); ask for less at once, or use a machine with more") from None
     except Exception as error:
         if debug:
             raise
         text = _one_line(error)
         if not isinstance(error, JanusError | OSError | ValueError):
-            text = f"{type(error).__name__}: {text}; this is a fault of janus-rt: run again with --debug and report it"
+            text = f"{type(error).__name__}: {text}; this is a fault of ours: run again with --debug and report it"
         raise click.ClickException(text) from None
 
 
@@ -151,7 +151,7 @@ def generate(
     """Draw pictures of one or several PROMPTs into PNG files. Files are never overwritten."""
     from .files import PictureFolder
 
-    folder = PictureFolder(out, janus, settings, upscale)
+    folder = PictureFolder(out, janus, upscale)
 
     began = time.perf_counter()
 
@@ -308,13 +308,17 @@ def _progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None] | 
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    start = time.perf_counter()
+    first = 0.0
 
     def show(step: int, total: int) -> None:
-        rate = step / (time.perf_counter() - start)
+        nonlocal first
+        # From the first step on: what comes before it, loading and prefill, says nothing about the rest.
+        first = first or time.perf_counter()
+        rate = (step - 1) / (time.perf_counter() - first) if step > 1 else 0.0
+        left = f"{rate:.1f}/s {(total - step) / rate:.0f}s left" if rate else ""
         filled = 30 * step // total
         bar = "█" * filled + "░" * (30 - filled)
-        click.echo(f"\r{label} {bar} {step}/{total} {rate:.1f}/s {(total - step) / rate:.0f}s left ", nl=False, err=True)
+        click.echo(f"\r{label} {bar} {step}/{total} {left} ", nl=False, err=True)
 
     try:
         yield show

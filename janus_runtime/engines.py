@@ -59,10 +59,10 @@ class Engines:
         rows: NDArray[Any] = self["text_embed"].run({"text_ids": ids[None]})["embeds"][0]
         return rows
 
-    def encode_images(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
-        """Pixels [k, 3, size, size] -> features [k, tokens, D], one picture at a time: activations are large."""
-        encoder = self["vision_encoder"]
-        return np.concatenate([encoder.run({"pixels": one[None]})["embeds"] for one in pixels])
+    def encode_image(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
+        """Pixels [3, size, size] -> features [tokens, D]."""
+        features: NDArray[Any] = self["vision_encoder"].run({"pixels": pixels[None]})["embeds"][0]
+        return features
 
     def close(self) -> None:
         with self._lock:

@@ -1,10 +1,10 @@
 """Pictures on disk: numbered names, parameters inside the PNG, nothing overwritten, nothing half written."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -18,24 +18,20 @@ from .text_to_image import GeneratedImage
 class PictureFolder:
     """Writes `NNN-<slug>-seed<S>.png` into a folder, which it makes. NNN goes on from the highest number there."""
 
-    def __init__(self, folder: Path, janus: Janus, settings: dict[str, Any], upscale: int | None = None) -> None:
-        defaults = janus.manifest.defaults
+    def __init__(self, folder: Path, janus: Janus, upscale: int | None = None) -> None:
+        """Raises OSError if the folder cannot be written to: now, not after minutes of drawing."""
         self.folder = folder
-        # Said now, not after minutes of drawing.
+        self.upscale = upscale
         ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
         if not (ancestor.is_dir() and os.access(ancestor, os.W_OK)):
             raise OSError(f"cannot write to {folder}: {ancestor} is no folder that we may write to; choose another --out")
-        self.upscale = upscale
-        self._parameters = {
+        manifest = janus.manifest
+        self._made_by = {
             "software": f"janus-rt {__version__}",
-            "model": janus.manifest.name,
-            "precision": janus.manifest.precision,
+            "model": manifest.name,
+            "precision": manifest.precision,
             "backend": janus.backend,
-            **{key: settings[key] for key in ("cfg_weight", "temperature", "top_k", "top_p")},
         }
-        for key, default in (("cfg_weight", defaults.cfg_weight), ("temperature", defaults.temperature)):
-            if self._parameters[key] is None:
-                self._parameters[key] = default
 
     def save(self, picture: GeneratedImage) -> Path:
         """Writes one picture with its parameters and returns its path. Raises OSError."""
@@ -54,7 +50,8 @@ class PictureFolder:
 
     def _write(self, image: Image.Image, name: str, picture: GeneratedImage) -> Path:
         info = PngInfo()
-        for key, value in {"prompt": picture.prompt, "seed": picture.seed, **self._parameters}.items():
+        settings = {"cfg_weight": picture.cfg_weight, **dataclasses.asdict(picture.sampler)}
+        for key, value in {"prompt": picture.prompt, "seed": picture.seed, **settings, **self._made_by}.items():
             info.add_itxt(key, str(value))
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f".{name}-{os.getpid()}.part"

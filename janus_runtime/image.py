@@ -20,7 +20,7 @@ MAX_PIXELS = 80_000_000
 # 8-bit modes that Pillow converts to RGB without clipping values.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
 # Plain raster formats: no interpreters (EPS), no videos.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 
 Picture = str | Path | Image.Image
 
@@ -31,7 +31,7 @@ def as_pictures(images: Picture | Sequence[Picture]) -> list[Picture]:
 
 
 def open_image(source: Picture) -> Image.Image:
-    """A path or PIL image as a loaded RGB image. Of an animation the first frame. Raises ImageError with the reason."""
+    """A path or PIL image as a loaded RGB image. Of an animation file the first frame. Raises ImageError with the reason."""
     if isinstance(source, Image.Image):
         return _to_rgb(source, "the image")
     if not isinstance(source, str | Path):
@@ -45,11 +45,13 @@ def open_image(source: Picture) -> Image.Image:
     try:
         with Image.open(source, formats=built_in) as image:
             return _to_rgb(image, str(source))
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"{source} cannot be used as an image: it is none of {', '.join(built_in)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{source} has more than {MAX_PIXELS:,} pixels; scale it down first") from None
-    except OSError as error:
+    except Exception as error:  # Pillow's readers raise almost anything on damaged data.
         raise ImageError(f"{source} cannot be read as an image: {first_line(error)}") from None
 
 
@@ -63,7 +65,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name} has mode {image.mode}; expected 8-bit colour or grey: convert it to RGB first")
     try:
         return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged data.
+    except Exception as error:  # A picture handed in may be closed, or not loaded yet and damaged.
         raise ImageError(f"{name} cannot be read as an image: {first_line(error)}") from None
 
 

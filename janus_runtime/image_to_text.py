@@ -6,8 +6,10 @@ Letters: k pictures, T new prompt ids, D hidden size.
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .engines import Engines
 from .errors import Cancelled, JanusError, PromptError
@@ -73,19 +75,16 @@ class Chat:
     ) -> Answer:
         """One turn. Pictures come before the text. `sampler` defaults to greedy. Ends the answer before it, if it still runs.
 
-        Raises ImageError, PromptError and ValueError at once, which cost the conversation nothing; NumericalError and
-        Cancelled while iterating, after which it can go on.
+        Reads pictures and prompt before it returns; the answer is drawn while it is iterated over. Raises ImageError,
+        PromptError, ValueError at once, NumericalError and Cancelled at any time. A turn that raises before it returns
+        has cost the conversation nothing; after any error the conversation can go on.
         """
         manifest = self.engines.manifest
         max_tokens = manifest.defaults.max_tokens if max_tokens is None else max_tokens
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; expected 1 or more")
-        check_seed(seed)
+        noise = Noise([check_seed(seed)], manifest.language_model.vocab_size)
         pictures = [preprocess(open_image(image), manifest.image_input) for image in as_pictures(images)]
-        load, self._load_ms = self._load_ms, 0.0
-        if pictures:
-            load += self.engines.prepare("vision_encoder")
-        start = time.perf_counter()
         ids = np.concatenate([self._unsaid(), self.prompter.question(text, len(pictures), first=self._last is None)])
         room = self.max_length - self.length - len(ids)
         if room < 1:
@@ -93,25 +92,31 @@ class Chat:
                 f"the conversation would have {self.max_length - room} tokens, the limit is {self.max_length} with at "
                 "least one left for the answer; use fewer pictures or less text, or start a new conversation"
             )
-        embeds = self.engines.embed_text(ids)
+        timings, self._load_ms = {"load": self._load_ms}, 0.0
         if pictures:
-            features = self.engines.encode_images(np.stack(pictures))
-            splice(embeds, ids, self.prompter.tokens.image_placeholder.id, features)
+            timings["load"] += self.engines.prepare("vision_encoder")
+        start = time.perf_counter()
+        embeds = self._embed(ids, pictures, cancel)
         encoded = time.perf_counter()
-        before = self.length
-        try:
-            logits = self._session.prefill([embeds])
-        except BaseException:
-            self._session.truncate(0, before)
-            raise
-        prefilled = time.perf_counter()
-        noise = Noise([seed], manifest.language_model.vocab_size)
-        drawn = self._session.draw(logits, sampler or Sampler(temperature=0), noise)
-        timings = {"load": load, "encode": (encoded - start) * 1e3, "prefill": (prefilled - encoded) * 1e3, "steps": 0.0}
+        logits = self._session.prefill([embeds])
+        timings |= {"encode": (encoded - start) * 1e3, "prefill": (time.perf_counter() - encoded) * 1e3, "steps": 0.0}
         answer = self._last = Answer(timings)
         self._begin = self.length
+        drawn = self._session.draw(logits, sampler or Sampler(temperature=0), noise)
         answer.pieces = self.prompter.decode_stream(self._take(drawn, min(max_tokens, room), answer, cancel))
         return answer
+
+    def _embed(self, ids: Ids, pictures: list[NDArray[np.float32]], cancel: threading.Event | None) -> NDArray[Any]:
+        """Ids [T] and the pixels of their pictures -> embeddings [T, D]. Pictures one at a time: activations are large."""
+        embeds = self.engines.embed_text(ids)
+        features = []
+        for pixels in pictures:
+            _check(cancel, 0)
+            features.append(self.engines.encode_image(pixels))
+        if features:
+            splice(embeds, ids, self.prompter.tokens.image_placeholder.id, np.stack(features))
+        _check(cancel, 0)
+        return embeds
 
     def _unsaid(self) -> Ids:
         """Ids that belong to the conversation but are not in the cache: the last one drawn, and the end of the turn."""
@@ -126,8 +131,7 @@ class Chat:
         while len(answer.text_ids) < limit:
             if answer is not self._last:
                 raise JanusError("this answer ended when the next turn began; read it before you go on")
-            if cancel is not None and cancel.is_set():
-                raise Cancelled(f"cancelled after {len(answer.text_ids)} tokens")
+            _check(cancel, len(answer.text_ids))
             token = int(next(drawn)[0])
             if token == self.prompter.tokens.eos.id:
                 answer.stop = "eos"
@@ -137,3 +141,8 @@ class Chat:
             yield token
         else:
             answer.stop = "length"
+
+
+def _check(cancel: threading.Event | None, num_tokens: int) -> None:
+    if cancel is not None and cancel.is_set():
+        raise Cancelled(f"cancelled after {num_tokens} tokens")

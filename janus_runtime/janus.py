@@ -1,6 +1,7 @@
 """`load()` and `Janus`: a bundle on a backend, ready to draw and to answer."""
 
 import logging
+import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -71,15 +72,14 @@ class Janus:
         """
         self._require("generation")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        defaults = self.manifest.defaults
+        defaults, n, batch_size = self.manifest.defaults, operator.index(n), operator.index(batch_size)
         if n < 1 or batch_size < 1 or not prompts:
             raise ValueError(f"got {len(prompts)} prompts, n {n}, batch_size {batch_size}; expected 1 or more of each")
-        check_seed(seed, n)
         sampler = Sampler(defaults.temperature if temperature is None else temperature, top_k, top_p)
         weight = defaults.cfg_weight if cfg_weight is None else cfg_weight
         if not abs(weight) <= MAX_CFG_WEIGHT:
             raise ValueError(f"cfg_weight is {weight}; expected -{MAX_CFG_WEIGHT:g} to {MAX_CFG_WEIGHT:g}")
-        request = Request(prompts, n, seed, weight, sampler, batch_size)
+        request = Request(prompts, n, check_seed(seed, n), weight, sampler, batch_size)
         pictures = []
         for picture in ImageGenerator(self._engines, self._prompter).generate(request, on_step, cancel):
             pictures.append(picture)
@@ -101,7 +101,7 @@ class Janus:
     ) -> Answer:
         """Asks one question about one or several pictures; iterate over the result for text as it comes.
 
-        Raises ImageError, PromptError and ValueError at once; NumericalError and Cancelled while iterating.
+        Pictures and prompt are read before it returns. Raises ImageError, PromptError, ValueError, NumericalError, Cancelled.
         """
         pictures = as_pictures(images)
         if not pictures:

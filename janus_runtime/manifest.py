@@ -169,12 +169,12 @@ class Manifest:
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
         path = folder / MANIFEST
+        if not path.exists():
+            raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}; make one with 'janus-export checkpoint SRC --out DIR'")
         try:
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise BundleError(
-                f"{folder} is not a bundle: it has no {MANIFEST}; make one with 'janus-export checkpoint SRC --out DIR'"
-            ) from None
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise BundleError(f"{path} is not UTF-8 text ({error}); export the bundle again") from None
         return cls.from_json(text, str(path))
@@ -195,9 +195,30 @@ class Manifest:
             kinds = {name.split(".")[0] for name in self.graphs}
             if missing := sorted(_NEEDED[task] - kinds):
                 raise BundleError(f"{where}: graphs {', '.join(missing)} are missing, which {task} needs; export the bundle again")
+        for label, value, good in self._ranges():
+            if not good:
+                raise BundleError(f"{where}: {label} is {value!r}, which no Janus has; export the bundle again")
         for label, expected, got in self._sizes():
             if expected != got:
                 raise BundleError(f"{where}: {label} does not fit: expected {expected}, got {got}")
+
+    def _ranges(self) -> Iterator[tuple[str, object, bool]]:
+        """(field, its value, whether that is possible)."""
+        model, image, picture = self.language_model, self.image_input, self.image_output
+        yield "tasks", self.tasks, len(self.tasks) > 0
+        yield "language_model.num_layers", model.num_layers, 1 <= model.num_layers <= 1000
+        yield "language_model.max_length", model.max_length, model.max_length >= 2
+        yield "image_input.size", image.size, 1 <= image.size <= 16384
+        yield "image_input.min_size", image.min_size, 1 <= image.min_size <= image.size
+        yield "image_input.std", image.std, 0 not in image.std
+        yield "image_input.background", image.background, all(value <= 255 for value in image.background)
+        yield "image_output.grid", picture.grid, 1 <= picture.grid <= 1024
+        yield "image_output.size", picture.size, 1 <= picture.size <= 16384
+        yield "defaults.max_tokens", self.defaults.max_tokens, self.defaults.max_tokens >= 1
+        yield "defaults.temperature", self.defaults.temperature, self.defaults.temperature >= 0
+        for name in self.tokens.__dataclass_fields__:
+            number = getattr(self.tokens, name).id
+            yield f"tokens.{name}.id", number, number < model.vocab_size
 
     def _sizes(self) -> Iterator[tuple[str, object, object]]:
         """(field, what it must be, what it is) of every size that is stated more than once."""
@@ -213,7 +234,14 @@ class Manifest:
                 for key, spec in got.items():
                     yield f"graphs.{name}.inputs.{key}", cache, spec
                 yield f"graphs.{name}.inputs.embeds", ("rows", "tokens", model.hidden_size), _shape(graph.inputs, "embeds")
+        hidden, embeds = ("rows", model.hidden_size), ("rows", "tokens", model.hidden_size)
         for name, side, key, shape in (
+            ("text_embed", "inputs", "text_ids", ("rows", "tokens")),
+            ("text_embed", "outputs", "embeds", embeds),
+            ("image_embed", "inputs", "image_ids", ("rows", "tokens")),
+            ("image_embed", "outputs", "embeds", embeds),
+            ("text_head", "inputs", "hidden", hidden),
+            ("image_head", "inputs", "hidden", hidden),
             ("text_head", "outputs", "logits", ("rows", model.vocab_size)),
             ("image_head", "outputs", "logits", ("rows", self.image_output.num_ids)),
             ("vision_encoder", "inputs", "pixels", ("images", 3, self.image_input.size, self.image_input.size)),

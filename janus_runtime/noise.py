@@ -43,11 +43,12 @@ def gumbel(seed: int, step: int, num_ids: int) -> NDArray[np.float32]:
     return result
 
 
-def check_seed(seed: int, count: int = 1) -> None:
-    """Raises ValueError unless `seed` … `seed + count - 1` are 64-bit keys, TypeError unless both are whole numbers."""
+def check_seed(seed: int, count: int = 1) -> int:
+    """The seed as a plain int. Raises ValueError unless `seed` … `seed + count - 1` are 64-bit keys, TypeError unless they are whole."""
     seed, count = operator.index(seed), operator.index(count)
     if not 0 <= seed <= 2**64 - count:
         raise ValueError(f"seed is {seed}; expected 0 to 2^64 - {count}")
+    return seed
 
 
 class Noise:

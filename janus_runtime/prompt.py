@@ -115,6 +115,8 @@ class Prompter:
 
     def _user_text(self, text: str) -> str:
         """A user's text must not smuggle in turns or pictures: special tokens are ours to place."""
+        if not isinstance(text, str):
+            raise PromptError(f"got a {type(text).__name__} for a prompt; expected text")
         if not text.strip():
             raise PromptError("the prompt is empty; expected some text")
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):

@@ -50,14 +50,21 @@ class Session:
 
         Several may differ in length and must go into free slots; a single one may continue its slot.
         """
-        hidden = self.extend(embeds, slot)
-        return self._logits(hidden, np.ones(len(embeds), bool))
+        hidden, counts = self._fill(embeds, slot)
+        logits = self._logits(hidden, np.ones(len(embeds), bool))
+        self.lengths[slot : slot + len(embeds)] += counts
+        return logits
 
     def step(self, ids: Ids) -> Floats:
-        """One id for every row [R], free rows too (theirs does not matter) -> logits [R, V]."""
+        """One id for every row [R], free rows too (theirs does not matter) -> logits [R, V].
+
+        A step that fails leaves every length as it was, so that it can be tried again.
+        """
         embeds = self.embed.run({self._ids_name: ids[:, None]})["embeds"]
         busy = self.lengths > 0
-        return self._logits(self.advance(embeds), busy)
+        logits = self._logits(self._run(embeds, np.ones(self.rows, np.int32), 0), busy)
+        self.lengths += busy
+        return logits
 
     def draw(self, logits: Floats, sampler: Sampler, noise: Callable[[int], Floats], cfg_weight: float | None = None) -> Iterator[Ids]:
         """Yields the ids [n] of step 0, 1, … without end: draws, feeds them back, draws again.
@@ -86,21 +93,25 @@ class Session:
 
     def extend(self, embeds: Sequence[Embeds], slot: int = 0) -> Embeds:
         """`prefill` without the head: -> hidden [k, D]."""
-        counts = np.array([len(row) for row in embeds], np.int32)
-        slots = slice(slot, slot + len(embeds))
-        assert len(embeds) == 1 or not self.lengths[slots].any(), "only a single row can continue a filled slot"
-        padded = np.zeros((len(embeds), counts.max(), embeds[0].shape[-1]), self._dtype)
-        for index, row in enumerate(embeds):
-            padded[index, : len(row)] = row
-        hidden = self._run(padded, counts, slot)
-        self.lengths[slots] += counts
+        hidden, counts = self._fill(embeds, slot)
+        self.lengths[slot : slot + len(embeds)] += counts
         return hidden
 
     def advance(self, embeds: Embeds) -> Embeds:
-        """`step` without embedding and head: [R, 1, D] -> hidden [R, D]. Free rows stay free."""
+        """`step` without embedding and head: [R, 1, D] -> hidden [R, D]."""
         hidden = self._run(embeds, np.ones(self.rows, np.int32), 0)
         self.lengths += self.lengths > 0
         return hidden
+
+    def _fill(self, embeds: Sequence[Embeds], slot: int) -> tuple[Embeds, Ids]:
+        """Pads the sequences on the right and runs them -> hidden [k, D] and how many tokens each has [k]."""
+        counts = np.array([len(row) for row in embeds], np.int32)
+        filled = self.lengths[slot : slot + len(embeds)].any()
+        assert len(embeds) == 1 or not filled, "only a single row can continue a filled slot"
+        padded = np.zeros((len(embeds), counts.max(), embeds[0].shape[-1]), self._dtype)
+        for index, row in enumerate(embeds):
+            padded[index, : len(row)] = row
+        return self._run(padded, counts, slot), counts
 
     def _run(self, embeds: Embeds, counts: Ids, slot: int) -> Embeds:
         """embeds [k, S, D], of which the first `counts` [k] tokens of each row are real -> hidden [k, D] of the last real one."""
@@ -125,7 +136,7 @@ class Session:
         for engine, values in ((self.language_model, hidden), (self.head, logits)):
             if not np.isfinite(values[used]).all():
                 raise NumericalError(
-                    f"{engine.name} gave NaN or Inf at length {self.lengths.max()}; "
+                    f"{engine.name} gave NaN or Inf after {self.lengths.max()} tokens; "
                     "the weights overflow this precision or are damaged: run 'janus-rt verify', or export in fp32"
                 )
         return logits

@@ -34,6 +34,8 @@ class GeneratedImage:
     image_ids: NDArray[np.int32]
     prompt: str
     seed: int
+    cfg_weight: float
+    sampler: Sampler
     timings: dict[str, float]
 
 
@@ -50,8 +52,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """One picture of a batch: which prompt it belongs to and its own seed."""
+class Job:
+    """One picture to draw: which prompt it belongs to and its own seed."""
 
     prompt: int
     seed: int
@@ -72,12 +74,12 @@ class ImageGenerator:
         `on_step(step, total)` counts drawn ids over all batches. Raises PromptError, NumericalError, Cancelled.
         """
         ids = [self.prompter.image(prompt) for prompt in request.prompts]
-        pictures = (_Picture(p, request.seed + i) for p in range(len(ids)) for i in range(request.n))
+        jobs = (Job(p, request.seed + i) for p in range(len(ids)) for i in range(request.n))
         num_batches = -(-len(ids) * request.n // request.batch_size)
         total = num_batches * self._num_tokens
         load = self.engines.prepare("text_embed", "image_embed", "image_head", "image_decoder")
         for index in range(num_batches):
-            batch = list(islice(pictures, request.batch_size))
+            batch = list(islice(jobs, request.batch_size))
             start = time.perf_counter()
             steps: list[Ids] = []
             for drawn in self.stream(batch, ids, request):
@@ -90,15 +92,15 @@ class ImageGenerator:
                     on_step(index * self._num_tokens + len(steps), total)
             drawn_at = time.perf_counter()
             timings = {"load": load, "prefill": (first - start) * 1e3, "steps": (drawn_at - first) * 1e3}
-            timings["step"] = timings["steps"] / (self._num_tokens - 1)
-            for picture, row in zip(batch, np.stack(steps, axis=1), strict=True):
-                yield self._finish(request.prompts[picture.prompt], picture.seed, row, timings)
+            timings["step"] = timings["steps"] / max(self._num_tokens - 1, 1)
+            for job, row in zip(batch, np.stack(steps, axis=1), strict=True):
+                yield self._finish(request, job, row, timings)
 
-    def stream(self, batch: Sequence[_Picture], ids: Sequence[Ids], request: Request) -> Iterator[Ids]:
+    def stream(self, batch: Sequence[Job], ids: Sequence[Ids], request: Request) -> Iterator[Ids]:
         """Yields the ids [n] of each of the `num_tokens` steps of one batch."""
         sampler, output = request.sampler, self.engines.manifest.image_output
-        noise = Noise([picture.seed for picture in batch], output.num_ids)
-        prompts = sorted({picture.prompt for picture in batch})
+        noise = Noise([job.seed for job in batch], output.num_ids)
+        prompts = sorted({job.prompt for job in batch})
         longest = max(len(ids[p]) for p in prompts)
         session = self.engines.session("image", rows=2 * len(batch), max_length=longest + self._num_tokens)
 
@@ -106,23 +108,22 @@ class ImageGenerator:
         cond = [ids[p] for p in prompts]
         rows = pair(cond, [self.prompter.blank(row) for row in cond])
         first = session.prefill([self.engines.embed_text(row) for row in rows])
-        source = [2 * prompts.index(picture.prompt) + half for picture in batch for half in (0, 1)]
+        source = [2 * prompts.index(job.prompt) + half for job in batch for half in (0, 1)]
         # Sources never lie above their copies, so going down overwrites nothing that is still needed.
         for slot in reversed(range(len(source))):
             if source[slot] != slot:
                 session.replicate(source[slot], slot)
 
         drawn = session.draw(first[source], sampler, noise, request.cfg_weight)
-        for _, step in zip(range(self._num_tokens), drawn, strict=False):
-            yield step
+        yield from islice(drawn, self._num_tokens)
 
     def decode(self, image_ids: Ids) -> NDArray[np.float32]:
         """Ids [num_tokens] of one picture -> pixels [3, size, size]. One at a time: activations are large."""
         pixels: NDArray[np.float32] = self.engines["image_decoder"].run({"image_ids": image_ids[None]})["pixels"][0]
         return pixels
 
-    def _finish(self, prompt: str, seed: int, image_ids: Ids, timings: dict[str, float]) -> GeneratedImage:
+    def _finish(self, request: Request, job: Job, image_ids: Ids, timings: dict[str, float]) -> GeneratedImage:
         start = time.perf_counter()
         image = postprocess(self.decode(image_ids))
-        decode = (time.perf_counter() - start) * 1e3
-        return GeneratedImage(image, image_ids, prompt, seed, {**timings, "decode": decode})
+        timings = {**timings, "decode": (time.perf_counter() - start) * 1e3}
+        return GeneratedImage(image, image_ids, request.prompts[job.prompt], job.seed, request.cfg_weight, request.sampler, timings)

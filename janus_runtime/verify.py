@@ -62,8 +62,8 @@ def _tensors(engines: Engines, name: str) -> list[str]:
 
 
 def relative_difference(got: NDArray[Any], reference: NDArray[Any]) -> float:
-    """max|got - reference| / max|reference|; inf where `got` is not finite."""
-    if not np.isfinite(got).all():
+    """max|got - reference| / max|reference|; inf where `got` is not finite or of another shape."""
+    if got.shape != reference.shape or not np.isfinite(got).all():
         return float("inf")
     scale = np.abs(reference).max() or 1.0
     return float(np.abs(got.astype(np.float64) - reference).max() / scale)

@@ -42,13 +42,16 @@ class Backend(Protocol):
         """One line for the user if this bundle runs badly here, with the export that would run well."""
 
 
-def check_inputs(engine: str, spec: Graph, inputs: Mapping[str, Array]) -> None:
-    """Names, dtypes and shapes at the door. Raises BackendError with what came and what was expected."""
+def check_tensors(engine: str, spec: Graph, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+    """Names, dtypes and shapes at the door; `outputs` may be some of the graph's. Raises BackendError with got and expected."""
     if inputs.keys() != spec.inputs.keys():
         raise BackendError(f"{engine} got inputs {sorted(inputs)}, expected {sorted(spec.inputs)}")
+    if not outputs.keys() <= spec.outputs.keys():
+        raise BackendError(f"{engine} got outputs {sorted(outputs)}, expected some of {sorted(spec.outputs)}")
     sizes: dict[str, int] = {}
-    for name, tensor in spec.inputs.items():
-        array = inputs[name]
+    both = [(name, spec.inputs[name], array) for name, array in inputs.items()]
+    both += [(name, spec.outputs[name], array) for name, array in outputs.items()]
+    for name, tensor, array in both:
         if array.dtype != np.dtype(tensor.dtype):
             raise BackendError(f"{engine}.{name} got dtype {array.dtype}, expected {tensor.dtype}")
         fits = len(array.shape) == len(tensor.shape) and all(

@@ -8,7 +8,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..errors import BackendError, BundleError, first_line
 from ..manifest import DType
-from .base import Array, check_inputs
+from .base import Array, check_tensors
 
 try:
     import onnxruntime as ort
@@ -57,8 +57,8 @@ class OrtEngine:
             raise BundleError(f"{path} cannot be opened: {first_line(error)}; run 'janus-rt verify'") from None
 
     def run(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        check_inputs(self.name, self.spec, inputs)
         given = outputs or {}
+        check_tensors(self.name, self.spec, inputs, given)
         session = self._session
         if session is None:
             raise BackendError(f"{self.name} is closed; load the bundle again")

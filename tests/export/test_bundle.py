@@ -100,6 +100,7 @@ def test_fp16_agrees_with_the_reference(bundles):
 def test_the_licence_travels(checkpoints, tmp_path):
     source = shutil.copytree(checkpoints("tiny"), tmp_path / "source")
     (source / "LICENSE-MODEL").write_text("terms")
+    (source / "LICENSES").mkdir()
     export_bundle(open_checkpoint(str(source)), tmp_path / "out", "fp32")
     assert (tmp_path / "out" / "LICENSE-MODEL").read_text() == "terms"
     assert "LICENSE-MODEL" in Bundle.open(tmp_path / "out").manifest.files
@@ -111,9 +112,12 @@ def test_a_bundle_is_not_replaced_unless_told(checkpoint, tiny, tmp_path):
     with pytest.raises(JanusError, match="out exists; give --force to replace it, or another --out"):
         export_bundle(checkpoint, out, "fp32")
     assert (out / "manifest.json").read_bytes() == before
-    (out / "stray").write_text("")
+    (out / "notes.md").write_text("mine")
+    with pytest.raises(JanusError, match=r"holds what is no part of a bundle \(notes.md\), so --force does not replace it"):
+        export_bundle(checkpoint, out, "fp32", force=True)
+    (out / "notes.md").unlink()
     export_bundle(checkpoint, out, "fp32", only="generation", force=True)
-    assert Bundle.open(out).manifest.tasks == ("generation",) and not (out / "stray").exists()
+    assert Bundle.open(out).manifest.tasks == ("generation",)
     assert leftovers(tmp_path) == ["out"]
 
 
@@ -140,6 +144,7 @@ def test_too_little_disk_is_said_before_writing(checkpoint, tmp_path, monkeypatc
 
 def test_two_exports_do_not_meet(checkpoint, tmp_path):
     (tmp_path / ".out.part").mkdir()
+    (tmp_path / ".out.part" / ".writing").touch()
     lock = os.open(tmp_path / ".out.part", os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with pytest.raises(JanusError, match="another export is writing .*out; wait for it"):
@@ -149,9 +154,28 @@ def test_two_exports_do_not_meet(checkpoint, tmp_path):
 
 def test_force_replaces_nothing_but_a_bundle(checkpoint, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(JanusError, match="is no bundle, so --force does not replace it"):
-        export_bundle(checkpoint, tmp_path, "fp32", force=True)
-    assert leftovers(tmp_path) == ["thesis.txt"]
+    for manifest in (None, '{"name": "of something else"}', '{"format": 1, "files": {}}', "[]"):
+        if manifest is not None:
+            (tmp_path / "manifest.json").write_text(manifest)
+        with pytest.raises(JanusError, match=r"holds what is no part of a bundle \(.*thesis.txt\), so --force"):
+            export_bundle(checkpoint, tmp_path, "fp32", force=True)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", ["part", "old"])
+def test_a_folder_of_somebody_elses_is_left_alone(checkpoint, tmp_path, suffix):
+    mine = tmp_path / f".out.{suffix}" / "sub" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(JanusError, match="is in the way and not ours; move it"):
+        export_bundle(checkpoint, tmp_path / "out", "fp32")
+    assert mine.read_text() == "mine"
+
+
+def test_a_mount_point_is_refused_before_the_work(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path).endswith("out"))
+    with pytest.raises(JanusError, match="out is a mount point, which cannot be replaced; give a folder inside it"):
+        export_bundle(checkpoint, tmp_path / "out", "fp32", on_stage=lambda stage, share: pytest.fail("began"))
 
 
 def test_force_does_not_replace_the_checkpoint(checkpoints, tmp_path):
@@ -159,7 +183,6 @@ def test_force_does_not_replace_the_checkpoint(checkpoints, tmp_path):
     source = shutil.copytree(checkpoints("tiny"), out / "source")
     (out / "manifest.json").write_text("{}")
     for target in (out, source):
-        (target / "manifest.json").write_text("{}")
         with pytest.raises(JanusError, match="the checkpoint lies in .*, which would be replaced"):
             export_bundle(open_checkpoint(str(source)), target, "fp32", force=True)
     assert (source / "model.safetensors").is_file()

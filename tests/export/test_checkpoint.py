@@ -218,7 +218,6 @@ def edit_header(folder, change):
         {"data_offsets": [0.0, 81920.0]},
         {"data_offsets": 5},
         {"dtype": "F16"},
-        {"dtype": "F8_E4M3"},
         {"shape": [320]},
         {"shape": ["320", 64]},
     ],
@@ -237,8 +236,34 @@ def test_overlapping_tensors_are_refused(folder):
         header["extra"] = {"dtype": "F32", "shape": [64], "data_offsets": header[norm]["data_offsets"]}
 
     edit_header(folder, overlap)
-    with pytest.raises(CheckpointError, match="its tensors take .*: damaged"):
+    with pytest.raises(CheckpointError, match="has tensors that overlap, or bytes that belong to none: damaged"):
         open_checkpoint(str(folder))
+
+
+def test_a_tensor_in_anothers_place(folder):
+    """The file is as long as it should be; only the places are wrong."""
+
+    def swap(header):
+        header["model.language_model.norm.weight"]["data_offsets"] = header["model.language_model.layers.0.input_layernorm.weight"][
+            "data_offsets"
+        ]
+
+    edit_header(folder, swap)
+    with pytest.raises(CheckpointError, match="has tensors that overlap"):
+        open_checkpoint(str(folder))
+
+
+def test_a_quantised_checkpoint_is_named_as_one(folder):
+    edit_header(folder, lambda header: header["lm_head.weight"].update(dtype="F8_E4M3"))
+    with pytest.raises(
+        CheckpointError, match="lm_head.weight has dtype F8_E4M3; expected float32, float16 or bfloat16: use the checkpoint"
+    ):
+        open_checkpoint(str(folder))
+
+
+def test_a_stale_pickle_index_beside_whole_safetensors(folder):
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}))
+    assert open_checkpoint(str(folder)).tensors
 
 
 @pytest.mark.parametrize("header", [b"[]", b"null", b"[" * 100_000], ids=["list", "null", "deep"])

@@ -40,6 +40,13 @@ def test_binary_manifest(copy):
         janus_runtime.load(copy)
 
 
+def test_a_manifest_that_is_a_folder(copy):
+    (copy / "manifest.json").unlink()
+    (copy / "manifest.json").mkdir()
+    with pytest.raises(BundleError, match="manifest.json cannot be read: Is a directory"):
+        janus_runtime.load(copy)
+
+
 def test_a_missing_file(copy):
     (copy / "image_head.onnx").unlink()
     with pytest.raises(BundleError, match="image_head.onnx is missing; export the bundle again"):
@@ -125,6 +132,10 @@ def test_engines_refuse_what_their_graph_does_not_take(janus):
         engine.run({"hidden": np.zeros((1, width))})
     with pytest.raises(BackendError, match=r"text_head.hidden got shape \[1, 3\], expected"):
         engine.run({"hidden": np.zeros((1, 3), np.float32)})
+    with pytest.raises(BackendError, match=r"text_head got outputs \['logit'\], expected some of \['logits'\]"):
+        engine.run({"hidden": np.zeros((1, width), np.float32)}, {"logit": np.zeros(1, np.float32)})
+    with pytest.raises(BackendError, match=r"text_head.logits got shape \[1, 9\], expected"):
+        engine.run({"hidden": np.zeros((1, width), np.float32)}, {"logits": np.zeros((1, 9), np.float32)})
     with pytest.raises(BackendError, match="text_head.hidden got a strided array"):
         engine.run({"hidden": np.zeros((1, 2 * width), np.float32)[:, ::2]})
 

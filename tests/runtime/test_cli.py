@@ -77,7 +77,7 @@ def test_describe_streams_text(run, tiny, red):
 
 
 def test_chat(run, tiny, red, tmp_path):
-    lines = f"hello\n/image {red}\nwhat is it?\n/draw a fox\n\n/quit\nnever\n"
+    lines = f"hello\n/image '{red}'\nwhat is it?\n/draw a fox\n\n/quit\nnever\n"
     rows = objects(run(main, "chat", "--bundle", tiny, "--json", "--max-tokens", 3, "--out", tmp_path / "drawn", input=lines))
     assert [(row["prompt"], row["seed"]) for row in rows] == [("hello", 0), ("what is it?", 1), ("a fox", 2)]
     assert os.path.exists(rows[2]["file"]) and all("timings" in row for row in rows)

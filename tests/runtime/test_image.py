@@ -1,5 +1,7 @@
 """Preprocessing against the original processor's steps, written out with Pillow and NumPy."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -104,6 +106,33 @@ def test_formats_that_run_programs_are_not_opened(tmp_path):
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n")
     with pytest.raises(ImageError, match="page.eps cannot be used as an image: it is none of PNG, JPEG"):
         image.open_image(path)
+
+
+@given(st.data())
+def test_damaged_files_are_read_or_refused_in_words(damaged, data):
+    """Whichever bytes are flipped, nothing but ImageError comes out."""
+    format = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]))
+    content = bytearray(damaged[format])
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = damaged["folder"] / "picture"
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            assert image.open_image(path).mode == "RGB"
+        except ImageError as error:
+            assert "picture" in str(error) and "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    made = {"folder": folder}
+    for format in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"):
+        noise_image(12, 9).save(folder / format, format=format)
+        made[format] = (folder / format).read_bytes()
+    return made
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])

@@ -119,7 +119,7 @@ def test_a_second_turn_continues_the_same_conversation(janus, ending):
     from janus_runtime.image import preprocess
     from janus_runtime.prompt import splice
 
-    features = janus._engines.encode_images(np.stack([preprocess(RED, janus.manifest.image_input)]))
+    features = janus._engines.encode_image(preprocess(RED, janus.manifest.image_input))[None]
     splice(embeds, ids, prompter.tokens.image_placeholder.id, features)
     whole._session.prefill([embeds])
     assert whole._session.lengths == chat._session.lengths
@@ -152,6 +152,31 @@ def test_a_turn_that_fails_in_the_engine_can_be_said_again(janus, monkeypatch):
     other = janus.chat()
     list(other.say("hello", max_tokens=2))
     assert text_ids(chat.say("again", max_tokens=4)) == text_ids(other.say("again", max_tokens=4))
+
+
+def test_an_answer_that_fails_in_the_engine_is_no_end(janus, monkeypatch):
+    """The token whose step failed was said; it is computed again with the next turn."""
+    chat, other = janus.chat(), janus.chat()
+    answer = chat.say("hello", max_tokens=5)
+    bad = FakeEngine("text_head", lambda inputs, outputs: {"logits": np.full((1, 320), np.nan)})
+    with monkeypatch.context() as patch:
+        patch.setattr(chat._session, "head", bad)
+        with pytest.raises(NumericalError):
+            list(answer)
+    assert len(answer.text_ids) == 1
+    list(other.say("hello", max_tokens=1))
+    assert text_ids(chat.say("again", max_tokens=4)) == text_ids(other.say("again", max_tokens=4))
+    assert chat.length == other.length
+
+
+def test_cancelled_before_the_costly_part(janus):
+    cancel = threading.Event()
+    cancel.set()
+    chat = janus.chat()
+    with pytest.raises(Cancelled, match="cancelled after 0 tokens"):
+        chat.say("hello", [RED], cancel=cancel)
+    assert chat.length == 0
+    assert text_ids(chat.say("hello", max_tokens=3)) == text_ids(janus.chat().say("hello", max_tokens=3))
 
 
 def test_pictures_in_a_later_turn(janus):
@@ -200,3 +225,5 @@ def test_bad_arguments(janus):
         janus.chat(max_length=5000)
     with pytest.raises(PromptError, match="empty"):
         janus.describe(RED, "")
+    with pytest.raises(PromptError, match="got a NoneType for a prompt; expected text"):
+        janus.chat().say(None)

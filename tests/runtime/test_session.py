@@ -122,8 +122,22 @@ def test_nan_or_inf_names_its_graph(guilty, value):
     )
     if guilty == "language_model":
         engines["head"]._answer = lambda inputs, outputs: {"logits": np.zeros((1, 8), np.float32)}
-    with pytest.raises(NumericalError, match=f"{guilty} gave NaN or Inf at length 1; .*janus-rt verify"):
+    with pytest.raises(NumericalError, match=f"{guilty} gave NaN or Inf after 0 tokens; .*janus-rt verify"):
         session(rows=1, engines=engines).prefill([row(1)])
+
+
+def test_a_step_that_fails_can_be_tried_again():
+    engines = counting_model()
+    head = engines["head"]._answer
+    opened = session(rows=1, engines=engines)
+    opened.prefill([row(1)])
+    engines["head"]._answer = lambda inputs, outputs: {"logits": np.full((1, 8), np.nan, np.float32)}
+    for _ in range(2):
+        with pytest.raises(NumericalError):
+            opened.step(np.array([2], np.int32))
+        assert opened.lengths.tolist() == [1]
+    engines["head"]._answer = head
+    assert opened.step(np.array([2], np.int32)).argmax(-1).tolist() == [3]
 
 
 def test_rubbish_in_a_free_row_is_nobodys_error():

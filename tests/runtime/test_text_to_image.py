@@ -117,7 +117,10 @@ def test_a_bad_prompt_fails_before_anything_is_drawn(janus):
 
 
 def test_numpy_numbers_are_numbers(janus):
-    assert ids(janus.generate("a cat", n=np.int64(2), seed=np.int64(3))) == ids(janus.generate("a cat", n=2, seed=3))
+    for kind in (np.int64, np.int32, np.uint8):
+        pictures = janus.generate("a cat", n=kind(2), seed=kind(255 if kind is np.uint8 else 3))
+        assert ids(pictures) == ids(janus.generate("a cat", n=2, seed=pictures[0].seed))
+        assert type(pictures[1].seed) is int and pictures[1].seed == pictures[0].seed + 1
     with pytest.raises(TypeError):
         janus.generate("a cat", seed=1.5)
 
