@@ -3,7 +3,6 @@
 A bundle is whole or absent: a killed export leaves a `.<name>.part` folder that the next one clears.
 """
 
-import dataclasses
 import fcntl
 import json
 import os
@@ -36,11 +35,10 @@ from janus_runtime.manifest import (
 )
 
 from .checkpoint import Checkpoint
-from .config import JanusConfig
 from .goldens import make_goldens
-from .graphs import GRAPHS, GraphSpec
+from .graphs import graphs_for, recipes_of_all
 from .precision import dtype_of
-from .recipes import FromCheckpoint, Recipe, check_tensors
+from .recipes import check_tensors
 from .text_side import read_image_input, read_text_side
 from .to_onnx import check_graph, export_graph
 from .weights import WeightPlan
@@ -71,7 +69,6 @@ def export_bundle(
     # Links are followed once, here: the folder that a link names is what is replaced.
     out = out.resolve()
     _check_target(out, checkpoint.folder, force)
-    checkpoint = with_head(checkpoint)
     tasks: tuple[Task, ...] = (only,) if only else ("generation", "understanding")
     check_tensors(recipes_of_all(checkpoint.config), checkpoint.tensors)
     tokenizer, tokens, template, family = read_text_side(checkpoint)
@@ -135,31 +132,6 @@ def _write_graphs(
     for graph in graphs.values():
         check_graph(folder / graph.file)
     return graphs, weights
-
-
-def graphs_for(tasks: tuple[Task, ...]) -> list[GraphSpec]:
-    return [spec for spec in GRAPHS if set(spec.tasks) & set(tasks)]
-
-
-def with_head(checkpoint: Checkpoint) -> Checkpoint:
-    """A tied checkpoint stores one matrix for embedding and head; here each has its name."""
-    tensors, embedding = checkpoint.tensors, "model.language_model.embed_tokens.weight"
-    if checkpoint.config.text.tied_head and "lm_head.weight" not in tensors and embedding in tensors:
-        return dataclasses.replace(checkpoint, tensors={**tensors, "lm_head.weight": tensors[embedding]})
-    return checkpoint
-
-
-def recipes_of_all(config: JanusConfig) -> list[Recipe]:
-    """What every graph needs, whatever part is exported: a checkpoint is checked whole."""
-    import torch
-
-    from .modules.layers import recipes_of
-
-    with torch.device("meta"):
-        return [
-            recipe for spec in GRAPHS for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()
-            if isinstance(recipe, FromCheckpoint)
-        ]  # fmt: skip
 
 
 def _strangers(folder: Path) -> list[str]:

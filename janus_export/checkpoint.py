@@ -98,6 +98,10 @@ def open_checkpoint(source: str) -> Checkpoint:
             tensors[name] = tensor
     if config.layout == "multi_modality":
         tensors = original_to_hf(tensors)
+    embedding = "model.language_model.embed_tokens.weight"
+    if config.text.tied_head and "lm_head.weight" not in tensors and embedding in tensors:
+        # A tied checkpoint stores one matrix for embedding and head; here each has its name.
+        tensors["lm_head.weight"] = tensors[embedding]
     name = source if revision else folder.resolve().name
     return Checkpoint(name, revision, folder, config, tensors)
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from janus_runtime import __version__
-from janus_runtime.cli import reported
+from janus_runtime.cli import line_start, reported
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
@@ -37,7 +37,7 @@ def checkpoint(source: str, out: Path, precision: Any, only: Any, force: bool, q
         manifest = export_bundle(open_checkpoint(source), out, precision, only, force, _stages(quiet))
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
-            click.echo(f"{_line_start()}{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB", err=True)
+            click.echo(f"{line_start()}{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB", err=True)
 
 
 @main.command()
@@ -59,11 +59,6 @@ def inspect(source: str, as_json: bool, debug: bool) -> None:
             raise click.exceptions.Exit(1)
 
 
-def _line_start() -> str:
-    """Back to an empty line on a terminal, where stages are shown in place."""
-    return "\r\x1b[K" if sys.stderr.isatty() else ""
-
-
 def _stages(quiet: bool) -> Callable[[str, float], None]:
     """Shows stages and the share done in place on a terminal; elsewhere one line a stage."""
     last = ""
@@ -71,7 +66,7 @@ def _stages(quiet: bool) -> Callable[[str, float], None]:
     def show(stage: str, share: float) -> None:
         nonlocal last
         if sys.stderr.isatty():
-            click.echo(f"{_line_start()}{stage}{f' {share:.0%}' if share else ''}", nl=False, err=True)
+            click.echo(f"{line_start()}{stage}{f' {share:.0%}' if share else ''}", nl=False, err=True)
         elif stage != last:
             click.echo(stage, err=True)
         last = stage

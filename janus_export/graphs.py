@@ -15,6 +15,8 @@ from janus_runtime.manifest import DType, Task, TensorSpec
 from . import modules
 from .config import JanusConfig
 from .modules.attention import Attention, GroupQuery
+from .modules.layers import recipes_of
+from .recipes import Recipe
 
 TensorSpecs = dict[str, TensorSpec]
 
@@ -107,3 +109,13 @@ GRAPHS = (
     GraphSpec("image_encoder", modules.ImageEncoder, _pixels(lambda config: config.vq.image_size), _image_ids, ("generation",)),
     GraphSpec("image_decoder", modules.ImageDecoder, _image_ids, _pixels(lambda config: config.vq.image_size), ("generation",)),
 )
+
+
+def graphs_for(tasks: tuple[Task, ...]) -> list[GraphSpec]:
+    return [spec for spec in GRAPHS if set(spec.tasks) & set(tasks)]
+
+
+def recipes_of_all(config: JanusConfig) -> list[Recipe]:
+    """What every graph needs, whatever part is exported: a checkpoint is checked whole."""
+    with torch.device("meta"):
+        return [recipe for spec in GRAPHS for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()]

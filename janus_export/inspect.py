@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import graphs_for, recipes_of_all, with_head
 from .checkpoint import open_checkpoint
 from .config import CheckpointError
+from .graphs import graphs_for, recipes_of_all
 from .recipes import check_tensors
 from .text_side import read_image_input, read_text_side
 
 
 def inspect_checkpoint(source: str) -> dict[str, Any]:
     """Raises CheckpointError where config or files cannot be read at all; what does not fit goes under `problems`."""
-    checkpoint = with_head(open_checkpoint(source))
+    checkpoint = open_checkpoint(source)
     config, problems = checkpoint.config, []
     checks: dict[str, Callable[[], Any]] = {
         "tensors": lambda: check_tensors(recipes_of_all(config), checkpoint.tensors),

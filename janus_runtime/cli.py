@@ -57,6 +57,11 @@ def reported(debug: bool) -> Iterator[None]:
         raise click.ClickException(text) from None
 
 
+def line_start() -> str:
+    """Back to an empty line on a terminal, where progress is shown in place; nothing elsewhere."""
+    return "\r\x1b[K" if sys.stderr.isatty() else ""
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -157,8 +162,7 @@ def generate(
 
     def save(picture: "GeneratedImage") -> None:
         path = folder.save(picture)
-        if sys.stderr.isatty():
-            click.echo("\r\x1b[K", nl=False, err=True)
+        click.echo(line_start(), nl=False, err=True)
         if as_json:
             _print_json(janus, prompt=picture.prompt, seed=picture.seed, file=str(path), timings=picture.timings)
         else:
@@ -323,7 +327,7 @@ def _progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None] | 
     try:
         yield show
     finally:
-        click.echo("\r\x1b[K", nl=False, err=True)
+        click.echo(line_start(), nl=False, err=True)
 
 
 def _print_answer(answer: "Answer", as_json: bool) -> None:
