@@ -7,15 +7,15 @@ Wall time includes the interpreter's start. Peak memory is the process's largest
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import click
+
+from bench.machine import where
 
 _BIN = Path(sys.executable).parent
 
@@ -59,14 +59,11 @@ def main(checkpoint: str, image: str, precisions: tuple[str, ...], prompt: str, 
                 "generate": measure("janus-rt", "generate", prompt, "-n", "1", "--bundle", bundle, "--json", "--out", folder),
                 "describe": measure("janus-rt", "describe", image, "--max-tokens", str(max_tokens), "--bundle", bundle, "--json"),
             }
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     report = {
         "question": "time and peak memory of export, verify, generate (1 picture) and describe",
         "checkpoint": f"{Path(checkpoint).name}: {json.loads((Path(checkpoint) / 'config.json').read_text())['model_type']} layout",
         "random_weights": json.loads((Path(checkpoint) / "config.json").read_text()).get("random_weights", False),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "memory_gb": round(_memory() / 1e9)},
-        "versions": {name: version(name) for name in ("janus-rt", "onnxruntime", "torch", "numpy")} | {"python": platform.python_version()},
-        "commit": commit,
+        **where(),
         "max_tokens": max_tokens,
         "results": results,
     }
@@ -75,17 +72,6 @@ def main(checkpoint: str, image: str, precisions: tuple[str, ...], prompt: str, 
     for precision, stages in results.items():
         for stage, row in stages.items():
             click.echo(f"{precision} {stage:9} {row['wall_s']:7.1f} s  {row['peak_gb']:5.2f} GB  {row['timings_ms'] or ''}")
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""Stage 3: decoder, aligners and heads together, both tasks in every step. VQ tokenizer and tower stay as they are.
+
+In a tenth of the drawing samples the prompt is blank, pads that are attended as in the reference, so that guidance
+has something to lead away from.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import JanusForConditionalGeneration
+
+from .language import caption, questions
+from .model import half_precision
+from .progress import Stage
+from .scenes import render, sample
+from .tokenizer import Text
+from .train_vq import pixels, to_ids
+
+STEPS = 13000
+DRAWINGS = 40
+CONVERSATIONS = 12
+QUESTIONS = 4
+RATE = 2e-3
+MUON_RATE = 0.02  # of the matrices inside layers
+BLANK = 0.1
+
+
+def drawing_loss(model: JanusForConditionalGeneration, prompts: list[list[int]], image_ids: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """Prompts (ids each) and the ids [B, GRID**2] that they are to draw -> mean loss, share of ids most likely."""
+    total = image_ids.shape[1] - 1
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    rows = torch.arange(len(prompts))[:, None]
+    embeds = model.get_input_embeddings()(_padded(prompts, pad, int(lengths.max()) + total))
+    drawn = model.prepare_embeddings_for_image_generation(image_ids[:, :-1])
+    places = lengths[:, None] + torch.arange(total)
+    embeds = embeds.index_put((rows.expand_as(places), places), drawn.to(embeds.dtype))
+    # No mask: padding is at the right, where nothing that counts looks.
+    hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    logits = model.model.generation_head(hidden[rows, lengths[:, None] - 1 + torch.arange(total + 1)]).float()
+    return F.cross_entropy(logits.flatten(0, 1), image_ids.flatten()), (logits.argmax(-1) == image_ids).float().mean()
+
+
+def answer_loss(
+    model: JanusForConditionalGeneration, images: Tensor, spoken: list[tuple[list[int], list[bool]]], text: Text
+) -> tuple[Tensor, Tensor]:
+    """Pictures [B, 3, S, S] and a conversation about each -> mean loss of what the model says, share of it most likely."""
+    length = max(len(ids) for ids, _ in spoken)
+    ids = _padded([ids for ids, _ in spoken], text.pad, length)
+    said = _padded([marks for _, marks in spoken], False, length)
+    features = model.model.aligner(model.model.vision_model(images).last_hidden_state)
+    embeds = model.get_input_embeddings()(ids)
+    embeds = embeds.masked_scatter((ids == text.placeholder)[..., None], features.to(embeds.dtype))
+    hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    logits = model.lm_head(hidden[:, :-1][said[:, 1:]]).float()
+    target = ids[:, 1:][said[:, 1:]]
+    return F.cross_entropy(logits, target), (logits.argmax(-1) == target).float().mean()
+
+
+def _padded(rows: list[list], fill: int | bool, length: int) -> Tensor:
+    return torch.tensor([row + [fill] * (length - len(row)) for row in rows])
+
+
+def train(model: JanusForConditionalGeneration, text: Text, stage: Stage, steps: int = STEPS) -> None:
+    vq = model.model.vqmodel.requires_grad_(False).eval()
+    # At the decoder's rates the tower would forget what nobody asks it for yet.
+    model.model.vision_model.requires_grad_(False)
+    # Ids that draw alike start alike: the decoder reads the codes, spread to the scale of one.
+    codes = vq.quantize.embedding.weight
+    model.model.generation_embeddings.weight.data.copy_((codes - codes.mean(0)) / codes.std(0))
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {name: p for name, p in learned.items() if p.ndim == 2 and ".layers." in name}
+    adam = torch.optim.AdamW([p for name, p in learned.items() if name not in matrices], RATE, betas=(0.9, 0.97), weight_decay=0.05)
+    muon = torch.optim.Muon(matrices.values(), MUON_RATE, weight_decay=0.05)
+    for step in stage.steps(steps, model=model, adam=adam, muon=muon):
+        rng = stage.rng
+        schedule = min(1, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for optimiser, rate in ((adam, RATE), (muon, MUON_RATE)):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * schedule
+        scenes = [sample(rng) for _ in range(DRAWINGS)]
+        with half_precision():
+            image_ids = to_ids(vq, [render(scene) for scene in scenes])
+        prompts = [text.drawing(caption(scene, rng), blank=bool(rng.random() < BLANK)) for scene in scenes]
+        with half_precision():
+            drawing, drawn_right = drawing_loss(model, prompts, image_ids, text.pad)
+        drawing.backward()
+        scenes = [sample(rng) for _ in range(CONVERSATIONS)]
+        spoken = [text.conversation(questions(scene, rng, QUESTIONS)) for scene in scenes]
+        with half_precision():
+            answers, said_right = answer_loss(model, pixels([render(scene) for scene in scenes]), spoken, text)
+        answers.backward()
+        nn.utils.clip_grad_norm_(learned.values(), 1.0)
+        for optimiser in (adam, muon):
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        stage.report(drawing=drawing.item(), drawn_right=drawn_right.item(), answers=answers.item(), said_right=said_right.item())

@@ -1,0 +1,87 @@
+"""The gate itself: truth passes, each kind of mistake is counted as what it is, and a worse bundle fails."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.nano_quality import drawing_outcomes, losses, main, scores
+from nano.language import caption
+from nano.scenes import Scene, Thing, render, sample
+
+PAIR = Scene("pair", (Thing("red", "circle", "small", 16, 32), Thing("blue", "square", "large", 44, 32)), "white", "left of")
+PROMPT = "a small red circle left of a large blue square on white"
+
+
+def outcome(drawn, asked=PAIR, prompt=PROMPT):
+    return drawing_outcomes(asked, prompt, render(drawn))
+
+
+def test_truth_is_right_in_everything():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        scene = sample(rng, held_out=True)
+        prompt = caption(scene, rng, new=True)
+        assert set(outcome(scene, scene, prompt).values()) <= {True, None}
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"colour": "green"}, {"colour", "colour_and_shape", "position", "size"}),
+        ({"shape": "cross"}, {"shape", "colour_and_shape", "position", "size"}),
+        ({"size": "large"}, {"size"}),
+        ({"y": 10, "x": 44}, {"position"}),
+    ],
+)
+def test_each_mistake_is_counted_as_what_it_is(change, wrong):
+    drawn = replace(PAIR, things=(replace(PAIR.things[0], **change), PAIR.things[1]))
+    assert {name for name, right in outcome(drawn).items() if right is False} == wrong
+
+
+def test_swapped_colours_are_the_right_colours_of_the_wrong_things():
+    first, second = PAIR.things
+    drawn = replace(PAIR, things=(replace(first, colour="blue"), replace(second, colour="red")))
+    right = outcome(drawn)
+    assert right["colour"] and right["shape"] and not right["colour_and_shape"]
+
+
+def test_a_missing_or_added_thing_is_wrong():
+    assert not outcome(replace(PAIR, things=PAIR.things[:1]))["colour"]
+    many = Scene("many", tuple(Thing("red", "cross", "small", 12 + 20 * i, 32) for i in range(3)), "black", "3")
+    right = outcome(many, replace(many, things=many.things[:2]), "two red crosses")
+    assert right["count"] is False and right["colour"] is False
+
+
+def test_background_and_size_count_only_where_they_were_asked_for():
+    grey = replace(PAIR, background="grey")
+    assert outcome(grey)["background"] is False
+    right = outcome(grey, prompt="a red circle left of a blue square")
+    assert right["background"] is None and right["size"] is None
+    assert outcome(grey, asked=grey, prompt="a red circle left of a blue square on a gray background")["background"] is True
+
+
+def test_a_loss_fails_beyond_a_point_and_two_errors():
+    baseline = {"colour": [True] * 1000}
+    assert losses(baseline, baseline)["colour"] == {"loss": 0.0, "standard_error": 0.0, "draws": 1000, "failed": False}
+    assert not losses({"colour": [False] * 15 + [True] * 985}, baseline)["colour"]["failed"]
+    assert losses({"colour": [False] * 30 + [True] * 970}, baseline)["colour"]["failed"]
+    gained = losses(baseline, {"colour": [False] * 30 + [True] * 970})["colour"]
+    assert gained["loss"] == pytest.approx(-0.03) and not gained["failed"]
+    assert scores({"colour": [True, False, None, None], "place": [None]}) == {"colour": 0.5}
+
+
+def test_a_model_that_cannot_draw_fails_the_check(run, tiny):
+    result = run(main, tiny, "--draws", 8, "--questions", 8, "--check")
+    assert result.exit_code == 1
+    assert "colour is 0.000, promised 0.95" in result.stderr
+
+
+def test_two_bundles_draw_the_same_prompts_from_the_same_noise(run, tiny):
+    result = run(main, tiny, "--draws", 9, "--questions", 8, "--unguided", "--baseline", tiny, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert {"colour", "shape", "position", "answers"} <= set(report)
+    assert all(row["loss"] == 0 and not row["failed"] for row in report["losses"].values())
+    assert (report["draws"], report["backend"], report["cfg_weight"]) == (9, "cpu", 5)

@@ -1,0 +1,164 @@
+"""The training path at a few steps: losses fall where they can, stages go on where they were stopped, the text is the runtime's."""
+
+import numpy as np
+import pytest
+import torch
+
+import janus_runtime
+from janus_export.bundle import export_bundle
+from janus_export.checkpoint import open_checkpoint
+from nano import train_decoder, train_tower, train_vq
+from nano.__main__ import save
+from nano.language import caption
+from nano.model import GRID, NUM_IDS, build
+from nano.progress import Stage
+from nano.scenes import BACKGROUNDS, COLOURS, RADII, SHAPES, render, sample
+from nano.tokenizer import VOCAB_SIZE, Text, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def untrained(text, tmp_path_factory):
+    """The bundle of a model as training finds it."""
+    folder = tmp_path_factory.mktemp("untrained")
+    train_tokenizer(folder / "text")
+    save(build(VOCAB_SIZE, text.placeholder, 0), folder / "text", folder / "checkpoint")
+    export_bundle(open_checkpoint(str(folder / "checkpoint")), folder / "bundle", "fp32")
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    train_tokenizer(folder)
+    return Text(folder, GRID**2)
+
+
+def test_every_word_is_one_token(text):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        words = caption(sample(rng), rng).split(" ")
+        assert len(text.encode(" " + " ".join(words))) <= len(words) + 1  # and perhaps a full stop
+
+
+def test_the_runtime_builds_the_prompts_of_training(text, untrained):
+    """What the model saw in training is what `janus_runtime.prompt` gives it."""
+    with janus_runtime.load(untrained) as janus:
+        prompter = janus._prompter
+        assert prompter.image("a red circle").tolist() == text.drawing("a red circle")
+        assert prompter.blank(prompter.image("a red circle")).tolist() == text.drawing("a red circle", blank=True)
+        ids, said = text.conversation([("How many squares?", "two"), ("Is there a red cross?", "no")])
+        first = said.index(True)
+        assert prompter.question("How many squares?", 1).tolist() == ids[:first]
+        second = first + said[first:].index(False)
+        third = second + said[second:].index(True)
+        assert prompter.question("Is there a red cross?", 0, first=False).tolist() == ids[second:third]
+        assert prompter.decode(ids[first:second]) == " two" and ids[second - 1] == text.eos
+
+
+def test_a_stopped_stage_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_vq, "BATCH", 2)
+    monkeypatch.setattr(train_vq, "UNQUANTISED", 1)
+    monkeypatch.setattr("nano.progress.SAVE_EVERY", 0)
+
+    def fresh():
+        return build(VOCAB_SIZE, 5, 0).model.vqmodel
+
+    def run(folder, stop_after=None):
+        folder.mkdir(exist_ok=True)
+        vq, stage = fresh(), Stage("vq", folder, 0)
+        if stop_after is not None:
+            told = 0
+
+            def report(**figures):
+                nonlocal told
+                told += 1
+                if told > stop_after:
+                    raise KeyboardInterrupt
+
+            stage.report = report
+        train_vq.train(vq, stage, 4)
+        return vq
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", stop_after=2)
+    resumed = run(tmp_path / "parts")
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5, msg=name)
+    done = fresh()
+    assert Stage("vq", tmp_path / "whole", 0).done(done)
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), done.state_dict().values(), strict=True))
+
+
+def test_codes_take_the_place_of_dead_ones():
+    torch.manual_seed(0)
+    embedding = torch.nn.Embedding(16, 8)
+    book = train_vq.Codebook(embedding)
+    vectors = torch.nn.functional.normalize(torch.randn(400, 8), dim=-1)
+    book.start(vectors)
+    torch.testing.assert_close(embedding.weight.norm(dim=-1), torch.ones(16))
+    before = embedding.weight.detach().clone()
+    ids = torch.zeros(400, dtype=torch.long)
+    for _ in range(300):
+        book.update(vectors, ids)
+    assert book.revive(vectors, ids) == 15
+    assert not torch.allclose(before, embedding.weight)
+    assert book.revive(vectors, ids) == 0
+
+
+def test_labels_of_patches_name_the_thing_that_covers_them():
+    scene = sample(np.random.default_rng(0), kind="one")
+    labels = train_tower.patch_labels(scene)
+    (thing,) = scene.things
+    at = (thing.y // 8) * GRID + thing.x // 8
+    names = [list(table)[index - 1] for table, index in zip((COLOURS, SHAPES, RADII), labels[at, :3], strict=True)]
+    assert names == [thing.colour, thing.shape, thing.size]
+    assert list(BACKGROUNDS)[labels[0, -2]] == scene.background
+    assert labels[at, 3:7].tolist() == [thing.y // 8 + 1, thing.x // 8 + 1, thing.y // 8, thing.x // 8]
+    assert 0 < (labels[:, 0] > 0).sum() < GRID**2
+
+
+def test_both_losses_fall_on_one_batch(text):
+    """And neither task's loss looks at padding: rows give alone what they give in company."""
+    torch.manual_seed(0)
+    model = build(VOCAB_SIZE, text.placeholder, 0)
+    rng = np.random.default_rng(0)
+    scenes = [sample(rng) for _ in range(3)]
+    images = train_vq.pixels([render(scene) for scene in scenes])
+    ids = torch.randint(0, NUM_IDS, (3, GRID**2))
+    prompts = [text.drawing(words) for words in ("a red circle", "draw two small green crosses on white", "a cross")]
+    spoken = [
+        text.conversation([(question, "yes")]) for question in ("Is there a red circle?", "What is this?", "How many things are there?")
+    ]
+
+    def losses(rows):
+        drawing, _ = train_decoder.drawing_loss(model, [prompts[row] for row in rows], ids[rows], text.pad)
+        answer, _ = train_decoder.answer_loss(model, images[rows], [spoken[row] for row in rows], text)
+        return drawing, answer
+
+    with torch.no_grad():
+        together, alone = losses([0, 1, 2]), [losses([row]) for row in range(3)]
+        for kind in (0, 1):
+            torch.testing.assert_close(together[kind], torch.stack([pair[kind] for pair in alone]).mean(), rtol=1e-4, atol=1e-4)
+    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
+    first = None
+    for _ in range(8):
+        drawing, answer = losses([0, 1, 2])
+        first = first or (drawing.item(), answer.item())
+        (drawing + answer).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert drawing.item() < first[0] - 0.2 and answer.item() < first[1] - 0.5
+
+
+def test_flat_cells_are_drawn_together_by_colour():
+    images = torch.zeros(1, 3, 64, 64)
+    images[..., 32:] = 1.0
+    images[0, :, 0, 0] = 0.5  # the first cell is not flat
+    vectors = torch.zeros(1, GRID, GRID, 2)
+    vectors[..., 4:, 0] = 1.0
+    vectors[0, 0, 0] = 9.0
+    flat = vectors.reshape(-1, 2)
+    assert train_vq.flat_spread(flat, images) == 0
+    vectors[0, 7, 7, 1] = 1.0
+    assert train_vq.flat_spread(vectors.reshape(-1, 2), images).item() == pytest.approx((31 / 32**2 + (31 / 32) ** 2) / 63)
