@@ -29,7 +29,7 @@ demo: $(STAMP) $(DEMO)/manifest.json ## draw pictures into out/ and answer a que
 
 # Random weights of a tiny size, until a trained model of our own ships.
 # Made again whenever what makes it has changed.
-$(DEMO)/manifest.json: $(wildcard bench/*.py janus_export/*.py janus_export/modules/*.py janus_runtime/manifest.py) | $(STAMP)
+$(DEMO)/manifest.json: $(wildcard bench/*.py nano/tokenizer.py janus_export/*.py janus_export/modules/*.py janus_runtime/manifest.py) | $(STAMP)
 	rm -rf build/demo-checkpoint
 	$(BIN)/python -m bench.make_checkpoint --model tiny --layout hf --out build/demo-checkpoint
 	$(BIN)/janus-export checkpoint build/demo-checkpoint --out $(DEMO) --force

@@ -54,7 +54,7 @@ def make(*arguments, cwd=ROOT):
 
 def test_make_demo(tmp_path):
     copy = tmp_path / "copy"
-    for name in ("Makefile", "bench", "janus_export", "janus_runtime", "pyproject.toml"):
+    for name in ("Makefile", "bench", "nano", "janus_export", "janus_runtime", "pyproject.toml"):
         source = ROOT / name
         shutil.copytree(source, copy / name) if source.is_dir() else (copy.mkdir(exist_ok=True), shutil.copy(source, copy))
     result = make("demo", cwd=copy)
