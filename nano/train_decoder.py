@@ -80,8 +80,7 @@ def train(model: JanusForConditionalGeneration, text: Text, stage: Stage, steps:
             for group in optimiser.param_groups:
                 group["lr"] = rate * schedule
         scenes = [sample(rng) for _ in range(DRAWINGS)]
-        with half_precision():
-            image_ids = to_ids(vq, [render(scene) for scene in scenes])
+        image_ids = to_ids(vq, [render(scene) for scene in scenes])
         prompts = [text.drawing(caption(scene, rng), blank=bool(rng.random() < BLANK)) for scene in scenes]
         with half_precision():
             drawing, drawn_right = drawing_loss(model, prompts, image_ids, text.pad)

@@ -43,7 +43,9 @@ def encode(vq: JanusVQVAE, images: Tensor) -> Tensor:
 
 def nearest(vq: JanusVQVAE, vectors: Tensor) -> Tensor:
     """Unit vectors [N, code size] -> ids [N]."""
-    return (vectors @ F.normalize(vq.quantize.embedding.weight, dim=-1).T).argmax(-1)
+    # Codes lie closer together than bfloat16 tells apart near one.
+    with torch.autocast(vectors.device.type, enabled=False):
+        return (vectors @ F.normalize(vq.quantize.embedding.weight, dim=-1).T).argmax(-1)
 
 
 def decode(vq: JanusVQVAE, vectors: Tensor) -> Tensor:
@@ -116,7 +118,7 @@ class Codebook:
 
 
 def train(vq: JanusVQVAE, stage: Stage, steps: int = STEPS) -> None:
-    """Raises `Stage.steps`' errors. The codebook has no gradient."""
+    """Trains in place. The codebook has no gradient: its codes are averages."""
     vq.quantize.embedding.weight.requires_grad_(False)
     codebook = Codebook(vq.quantize.embedding)
     optimiser = torch.optim.AdamW([p for p in vq.parameters() if p.requires_grad], RATE, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -127,7 +129,7 @@ def train(vq: JanusVQVAE, stage: Stage, steps: int = STEPS) -> None:
         with half_precision():
             vectors = encode(vq, images)
         if step == UNQUANTISED:
-            with torch.no_grad(), half_precision():
+            with torch.no_grad():
                 codebook.start(torch.cat([encode(vq, pixels([render(sample(stage.rng)) for _ in range(64)])) for _ in range(4)]))
         commit, chosen = torch.zeros(()), vectors
         if step >= UNQUANTISED:
