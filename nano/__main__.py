@@ -1,14 +1,17 @@
 """`python -m nano`: from nothing to janus-nano's checkpoint, in stages that go on where they were stopped."""
 
-import argparse
 import json
 import shutil
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import torch
 from transformers import JanusForConditionalGeneration
+
+from janus_runtime.cli import reported
+from janus_runtime.errors import JanusError
 
 from . import train_decoder, train_tower, train_vq
 from .model import GRID, MAX_LENGTH, build
@@ -17,42 +20,56 @@ from .scenes import SIDE, render, sample
 from .tokenizer import VOCAB_SIZE, Text, train_tokenizer
 
 LICENCE = Path(__file__).parents[1] / "LICENSE"
+_WRITTEN = {
+    "LICENSE", "config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json", "special_tokens_map.json",
+    "tokenizer.json", "tokenizer_config.json",
+}  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m nano", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, in the HF janus layout")
-    parser.add_argument("--work", type=Path, required=True, help="folder for what each stage has reached")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", type=int, default=1, metavar="N", help="an N-th of all steps, to try the path (default: 1)")
-    options = parser.parse_args()
+@click.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the checkpoint, HF janus layout.")
+@click.option("--work", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for what each stage has reached.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--quick", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="An N-th of all steps, to try the path.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(out: Path, work: Path, seed: int, quick: int, debug: bool) -> None:
+    """From nothing to janus-nano's checkpoint. Stopped, it goes on where it was."""
+    with reported(debug):
+        train(out, work, seed, quick)
+
+
+def train(out: Path, work: Path, seed: int, quick: int) -> None:
+    """Every stage that has not ended yet, then the checkpoint. Raises JanusError before it begins if `out` is not ours to replace."""
+    strangers = sorted({path.name for path in out.iterdir()} - _WRITTEN) if out.exists() else []
+    if strangers:
+        raise JanusError(f"{out} holds what is no part of janus-nano ({', '.join(strangers[:5])}); choose another --out")
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    options.work.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
 
-    train_tokenizer(options.work / "text")
-    text = Text(options.work / "text", GRID**2)
-    model = build(VOCAB_SIZE, text.placeholder, options.seed)
+    train_tokenizer(work / "text")
+    text = Text(work / "text", GRID**2)
+    model = build(VOCAB_SIZE, text.placeholder, seed)
     vq, tower = model.model.vqmodel, model.model.vision_model
 
-    stage = Stage("vq", options.work, options.seed)
+    stage = Stage("vq", work, seed)
     if not stage.done(vq):
-        train_vq.train(vq, stage, max(1, train_vq.STEPS // options.quick))
+        train_vq.train(vq, stage, max(1, train_vq.STEPS // quick))
     vq.eval()
-    rng = np.random.default_rng([options.seed, 1])
+    rng = np.random.default_rng([seed, 1])
     held_out = [render(sample(rng, held_out=True)) for _ in range(200)]
     print(f"vq: {train_vq.psnr(vq, held_out):.2f} dB on {len(held_out)} scenes held out", file=sys.stderr)
 
-    stage = Stage("tower", options.work, options.seed)
+    stage = Stage("tower", work, seed)
     teller = train_tower.Teller(tower)
     if not stage.done(teller):
-        train_tower.train(teller, stage, max(1, train_tower.STEPS // options.quick))
+        train_tower.train(teller, stage, max(1, train_tower.STEPS // quick))
 
-    stage = Stage("decoder", options.work, options.seed)
+    stage = Stage("decoder", work, seed)
     if not stage.done(model):
-        train_decoder.train(model, text, stage, max(1, train_decoder.STEPS // options.quick))
-    save(model, options.work / "text", options.out)
+        train_decoder.train(model, text, stage, max(1, train_decoder.STEPS // quick))
+    save(model, work / "text", out)
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{options.out}: {count / 1e6:.2f} million weights in fp16", file=sys.stderr)
+    print(f"{out}: {count / 1e6:.2f} million weights in fp16", file=sys.stderr)
 
 
 def save(model: JanusForConditionalGeneration, text: Path, out: Path) -> None:

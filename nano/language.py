@@ -33,9 +33,13 @@ def _look(thing: Thing, size: bool) -> str:
     return f"{thing.size} {thing.colour} {thing.shape}" if size else f"{thing.colour} {thing.shape}"
 
 
+def _plural(shape: str) -> str:
+    return "crosses" if shape == "cross" else f"{shape}s"
+
+
 def _several(scene: Scene, size: bool) -> str:
-    plural = "crosses" if scene.things[0].shape == "cross" else f"{scene.things[0].shape}s"
-    return f"{NUMBERS[int(scene.detail)]} {'small ' if size else ''}{scene.things[0].colour} {plural}"
+    thing = scene.things[0]
+    return f"{NUMBERS[int(scene.detail)]} {'small ' if size else ''}{thing.colour} {_plural(thing.shape)}"
 
 
 def describe(scene: Scene) -> str:
@@ -111,7 +115,7 @@ def _ask_background(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
 def _ask_number(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
     there = [thing.shape for thing in scene.things]
     shape = _pick(rng, there[0], there[-1], _pick(rng, *SHAPES))
-    plural = "crosses" if shape == "cross" else f"{shape}s"
+    plural = _plural(shape)
     if rng.random() < 0.2:
         return _pick(rng, "How many things are there?", "How many shapes are there?"), NUMBERS[len(there)]
     return _pick(rng, f"How many {plural}?", f"How many {plural} are there?"), NUMBERS[there.count(shape)]
@@ -138,8 +142,7 @@ def _alone(scene: Scene, rng: np.random.Generator, attribute: str) -> Thing | No
 
 def _ask_colour(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | None:
     if scene.kind == "many":
-        plural = "crosses" if scene.things[0].shape == "cross" else f"{scene.things[0].shape}s"
-        return f"What colour are the {plural}?", scene.things[0].colour
+        return f"What colour are the {_plural(scene.things[0].shape)}?", scene.things[0].colour
     thing = _alone(scene, rng, "shape")
     return thing and (_pick(rng, f"What colour is the {thing.shape}?", f"Which colour is the {thing.shape}?"), thing.colour)
 

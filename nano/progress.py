@@ -1,5 +1,6 @@
 """A stage of training: seeded, resumable, and telling how far it is."""
 
+import math
 import os
 import sys
 import time
@@ -10,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from janus_runtime.errors import JanusError, first_line
+
 SAVE_EVERY = 60  # seconds
 TELL_EVERY = 10  # seconds
 
@@ -19,6 +22,13 @@ class Part(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, steps: int, warm_up: int = 100, least: float = 0.0) -> None:
+    """A rise over `warm_up` steps, then a cosine from `rate` down to its share `least` at the end."""
+    fall = least + (1 - least) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    for group in optimiser.param_groups:
+        group["lr"] = rate * min(1, (step + 1) / warm_up) * fall
 
 
 class Stage:
@@ -70,4 +80,10 @@ class Stage:
             self._figures[name] = 0.95 * self._figures.get(name, value) + 0.05 * value
 
     def _read(self) -> dict[str, Any] | None:
-        return torch.load(self.path, map_location=torch.get_default_device(), weights_only=True) if self.path.exists() else None
+        if not self.path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location=torch.get_default_device(), weights_only=True)
+            return state
+        except Exception as error:  # the unpickler raises many kinds
+            raise JanusError(f"{self.path} is no state of a stage ({first_line(error)}); remove it to begin the stage again") from None

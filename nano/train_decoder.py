@@ -4,8 +4,6 @@ In a tenth of the drawing samples the prompt is blank, pads that are attended as
 has something to lead away from.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,7 +11,7 @@ from transformers import JanusForConditionalGeneration
 
 from .language import caption, questions
 from .model import half_precision
-from .progress import Stage
+from .progress import Stage, set_rate
 from .scenes import render, sample
 from .tokenizer import Text
 from .train_vq import pixels, to_ids
@@ -75,10 +73,8 @@ def train(model: JanusForConditionalGeneration, text: Text, stage: Stage, steps:
     muon = torch.optim.Muon(matrices.values(), MUON_RATE, weight_decay=0.05)
     for step in stage.steps(steps, model=model, adam=adam, muon=muon):
         rng = stage.rng
-        schedule = min(1, (step + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         for optimiser, rate in ((adam, RATE), (muon, MUON_RATE)):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * schedule
+            set_rate(optimiser, rate, step, steps, warm_up=200, least=0.01)
         scenes = [sample(rng) for _ in range(DRAWINGS)]
         image_ids = to_ids(vq, [render(scene) for scene in scenes])
         prompts = [text.drawing(caption(scene, rng), blank=bool(rng.random() < BLANK)) for scene in scenes]

@@ -5,8 +5,6 @@ teach the tower to see through the few words of an answer. What the head does no
 looks only, they told the decoder little of where things are.
 """
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,7 @@ from torch.nn import functional as F
 from transformers.models.janus.modeling_janus import JanusVisionModel
 
 from .model import GRID, PATCH, half_precision
-from .progress import Stage
+from .progress import Stage, set_rate
 from .scenes import BACKGROUNDS, COLOURS, MOST, RADII, SHAPES, Scene, coverage, render, sample
 from .train_vq import pixels
 
@@ -61,8 +59,7 @@ class Teller(nn.Module):
 def train(teller: Teller, stage: Stage, steps: int = STEPS) -> None:
     optimiser = torch.optim.AdamW(teller.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.01)
     for step in stage.steps(steps, model=teller, optimiser=optimiser):
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        set_rate(optimiser, RATE, step, steps)
         scenes = [sample(stage.rng) for _ in range(BATCH)]
         labels = torch.tensor(np.concatenate([patch_labels(scene) for scene in scenes]))
         with half_precision():

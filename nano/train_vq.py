@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from .model import GRID, half_precision
-from .progress import Stage
+from .progress import Stage, set_rate
 from .scenes import render, sample
 
 STEPS = 4000
@@ -123,8 +123,7 @@ def train(vq: JanusVQVAE, stage: Stage, steps: int = STEPS) -> None:
     codebook = Codebook(vq.quantize.embedding)
     optimiser = torch.optim.AdamW([p for p in vq.parameters() if p.requires_grad], RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     for step in stage.steps(steps, model=vq, optimiser=optimiser, codebook=codebook):
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        set_rate(optimiser, RATE, step, steps, least=0.02)
         images = pixels([render(sample(stage.rng)) for _ in range(BATCH)])
         with half_precision():
             vectors = encode(vq, images)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint import open_checkpoint
+from nano.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,3 +30,18 @@ def test_from_nothing_to_a_bundle(tmp_path):
     assert (tmp_path / "checkpoint" / "model.safetensors").read_bytes() == first
     manifest = export_bundle(open_checkpoint(str(tmp_path / "checkpoint")), tmp_path / "bundle", "fp32")
     assert not manifest.random_weights and manifest.family == "janus-pro"
+
+
+def test_what_is_not_ours_is_not_replaced(run, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years")
+    result = run(main, "--out", tmp_path, "--work", tmp_path / "work")
+    assert result.exit_code == 1 and "holds what is no part of janus-nano (thesis.txt)" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_damaged_state_is_one_line(run, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "vq.pt").write_bytes(b"rubbish")
+    result = run(main, "--out", tmp_path / "out", "--work", tmp_path / "work")
+    assert result.exit_code == 1 and "vq.pt is no state of a stage" in result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "out").exists()

@@ -64,7 +64,7 @@ def test_what_is_not_known_is_unclear():
     assert look(np.full((SIDE, SIDE, 3), (60, 0, 90), np.uint8)).background == NOTHING
 
 
-def test_a_hole_in_a_thing_is_no_thing_and_another_colour_is_seen():
+def test_every_colour_is_told_from_the_others():
     scene = Scene("one", (Thing("red", "circle", "large", 32, 32),), "white", "in the middle")
     for colour in COLOURS:
         other = Scene("one", (Thing(colour, "circle", "large", 32, 32),), "white", "in the middle")
