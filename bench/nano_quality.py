@@ -19,7 +19,8 @@ from PIL import Image
 
 import janus_runtime
 from bench.machine import where
-from janus_runtime.cli import reported
+from janus_runtime.cli import line_start, reported
+from janus_runtime.errors import JanusError
 from nano.language import caption, describe, questions
 from nano.look import look, related
 from nano.scenes import OFF_CENTRE, PLACES, SIDE, Scene, Thing, render, sample
@@ -116,6 +117,8 @@ def losses(outcomes: Outcomes, baseline: Outcomes) -> dict[str, dict[str, float 
 
 def examine(bundle: str, backend: Any, draws: int, count: int, weight: float | None, tell: Callable[[str], None]) -> tuple[Outcomes, dict]:
     with janus_runtime.load(bundle, backend=backend) as janus:
+        if (size := janus.manifest.image_output.size) != SIDE:
+            raise JanusError(f"{bundle} draws {size}x{size}, janus-nano {SIDE}x{SIDE}; give a bundle of janus-nano")
         outcomes = draw(janus, draws, weight, tell) | ask(janus, count, tell)
         about = {"bundle": janus.manifest.name, "precision": janus.manifest.precision, "backend": janus.backend}
         return outcomes, {**about, "cfg_weight": janus.manifest.defaults.cfg_weight if weight is None else weight}
@@ -133,15 +136,15 @@ def examine(bundle: str, backend: Any, draws: int, count: int, weight: float | N
 @click.option("--check", is_flag=True, help="Fail below what the project promises of janus-nano.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--debug", is_flag=True)
-@click.pass_context
 def main(
-    context: click.Context, bundle: str, backend: str, draws: int, count: int, cfg_weight: float | None, unguided: bool,
+    bundle: str, backend: str, draws: int, count: int, cfg_weight: float | None, unguided: bool,
     baseline: str | None, baseline_backend: str, check: bool, as_json: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Score BUNDLE, a janus-nano of any precision, by rule."""
 
     def tell(text: str) -> None:
-        click.echo(f"\r{text}\x1b[K", nl=False, err=True) if click.get_text_stream("stderr").isatty() else None
+        if start := line_start():
+            click.echo(start + text, nl=False, err=True)
 
     with reported(debug):
         outcomes, about = examine(bundle, backend, draws, count, cfg_weight, tell)
@@ -149,7 +152,7 @@ def main(
         if unguided:
             with janus_runtime.load(bundle, backend=backend) as janus:
                 result["unguided"] = scores(draw(janus, draws, 1.0, tell))
-        failed = [f"{name} is {result[name]:.3f}, promised {least}" for name, least in LEAST.items() if check and result[name] < least]
+        failed = [_short(name, result.get(name), least) for name, least in LEAST.items() if check and not result.get(name, -1) >= least]
         if baseline:
             others, other = examine(baseline, baseline_backend, draws, count, cfg_weight, tell)
             result["baseline"] = {**scores(others), **other}
@@ -162,6 +165,10 @@ def main(
             click.echo(_table(result))
         if failed:
             raise click.ClickException("; ".join(failed))
+
+
+def _short(name: str, score: float | None, least: float) -> str:
+    return f"{name} was not asked for; raise --draws" if score is None else f"{name} is {score:.3f}, promised {least}"
 
 
 def _table(result: dict) -> str:

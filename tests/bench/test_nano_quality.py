@@ -85,3 +85,10 @@ def test_two_bundles_draw_the_same_prompts_from_the_same_noise(run, tiny):
     assert {"colour", "shape", "position", "answers"} <= set(report)
     assert all(row["loss"] == 0 and not row["failed"] for row in report["losses"].values())
     assert (report["draws"], report["backend"], report["cfg_weight"]) == (9, "cpu", 5)
+
+
+def test_what_cannot_be_scored_is_one_line(run, tiny, bundles):
+    result = run(main, bundles("small"), "--draws", 1, "--questions", 1)
+    assert result.exit_code == 1 and "draws 80x80, janus-nano 64x64" in result.stderr
+    result = run(main, tiny, "--draws", 1, "--questions", 1, "--check")
+    assert result.exit_code == 1 and "was not asked for; raise --draws" in result.stderr
