@@ -24,9 +24,12 @@ class Part(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, steps: int, warm_up: int = 100, least: float = 0.0) -> None:
-    """A rise over `warm_up` steps, then a cosine from `rate` down to its share `least` at the end."""
-    fall = least + (1 - least) * 0.5 * (1 + math.cos(math.pi * step / steps))
+def set_rate(
+    optimiser: torch.optim.Optimizer, rate: float, step: int, steps: int, warm_up: int = 100, hold: float = 0.0, least: float = 0.0
+) -> None:
+    """A rise over `warm_up` steps, `rate` for a share `hold` of all, then a cosine down to its share `least` at the end."""
+    fallen = max(0.0, (step / steps - hold) / (1 - hold))
+    fall = least + (1 - least) * 0.5 * (1 + math.cos(math.pi * fallen))
     for group in optimiser.param_groups:
         group["lr"] = rate * min(1, (step + 1) / warm_up) * fall
 

@@ -11,7 +11,7 @@ from nano import train_decoder, train_tower, train_vq
 from nano.__main__ import save
 from nano.language import caption
 from nano.model import GRID, NUM_IDS, build, half_precision
-from nano.progress import Stage
+from nano.progress import Stage, set_rate
 from nano.scenes import BACKGROUNDS, COLOURS, RADII, SHAPES, render, sample
 from nano.tokenizer import VOCAB_SIZE, Text, train_tokenizer
 
@@ -142,7 +142,8 @@ def test_both_losses_fall_on_one_batch(text):
     ]
 
     def losses(rows):
-        drawing, _ = train_decoder.drawing_loss(model, [prompts[row] for row in rows], ids[rows], text.pad)
+        sharp = torch.zeros(len(rows))
+        drawing, _ = train_decoder.drawing_loss(model, [prompts[row] for row in rows], ids[rows], ids[rows], sharp, text.pad)
         answer, _ = train_decoder.answer_loss(model, images[rows], [spoken[row] for row in rows], text)
         return drawing, answer
 
@@ -159,6 +160,39 @@ def test_both_losses_fall_on_one_batch(text):
         optimiser.step()
         optimiser.zero_grad()
     assert drawing.item() < first[0] - 0.2 and answer.item() < first[1] - 0.5
+
+
+def test_a_blank_prompt_is_smoothed_and_what_is_read_may_be_wrong(text):
+    model = build(VOCAB_SIZE, text.placeholder, 0)
+    ids = torch.randint(0, NUM_IDS, (2, GRID**2))
+    prompts = [text.drawing("a red circle"), text.drawing("a red circle", blank=True)]
+
+    def loss(read, smoothing):
+        with torch.no_grad():
+            return train_decoder.drawing_loss(model, prompts, read, ids, torch.tensor(smoothing), text.pad)[0].item()
+
+    # The loss is linear in each row's smoothing, from its targets alone to every id alike.
+    plain, all_alike = loss(ids, [0.0, 0.0]), loss(ids, [1.0, 1.0])
+    assert loss(ids, [0.2, 0.2]) == pytest.approx(0.8 * plain + 0.2 * all_alike, rel=1e-5)
+    assert loss(ids, [0.2, 0.0]) + loss(ids, [0.0, 0.2]) == pytest.approx(plain + loss(ids, [0.2, 0.2]), rel=1e-5)
+    torch.manual_seed(0)
+    many = torch.randint(0, NUM_IDS, (100, GRID**2))
+    read = train_decoder.with_mistakes(many)
+    assert 0.02 < (read != many).float().mean() < 0.04
+    assert loss(train_decoder.with_mistakes(ids), [0.0, 0.0]) != plain
+
+
+def test_the_rate_rises_holds_and_falls():
+    (weight,) = torch.nn.Linear(1, 1, bias=False).parameters()
+    optimiser = torch.optim.SGD([weight])
+
+    def rate(step, **shape):
+        set_rate(optimiser, 2.0, step, 1000, **shape)
+        return optimiser.param_groups[0]["lr"]
+
+    assert rate(0) == pytest.approx(0.02) and rate(500) == pytest.approx(1.0) and rate(1000) == pytest.approx(0.0)
+    assert rate(500, hold=0.5) == 2.0 and rate(750, hold=0.5) == pytest.approx(1.0)
+    assert rate(1000, hold=0.5, least=0.1) == pytest.approx(0.2)
 
 
 def test_flat_cells_are_drawn_together_by_colour():
