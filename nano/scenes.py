@@ -1,5 +1,8 @@
 """Scenes with exact truth: a few flat things on a plain background, 64 x 64 pixels.
 
+Things fill whole cells of 8 x 8 pixels, 2 x 2 or 3 x 3 of them: what an id of the VQ tokenizer stands for. So a cell has
+one of 459 contents, each of which can have an id of its own.
+
 A scene is of one kind: `one` thing at a place, a `pair` in a relation, or `many` things alike. An eighth of all
 combinations (what every caption of a scene must say) is held out of training, for every task.
 """
@@ -26,9 +29,8 @@ RADII = {"small": 8, "large": 12}  # half of a thing's width and height, in pixe
 PLACES = {"in the middle": (0, 0), "at the top": (0, -1), "at the bottom": (0, 1), "on the left": (-1, 0), "on the right": (1, 0)}
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 MOST = 4  # things in a scene
-_STEP = 4  # centres lie on a grid of this many pixels
-_GAP = 4  # pixels between things
-OFF_CENTRE = 12  # pixels from the middle of the picture to the middle of a place
+_CELL = 8  # pixels a side
+OFF_CENTRE = 16  # pixels from the middle of the picture to the middle of a place
 _HELD_OUT = 8  # one combination in so many
 
 Kind = Literal["one", "pair", "many"]
@@ -81,21 +83,25 @@ def _look(rng: np.random.Generator) -> tuple[str, str]:
 
 
 def _spot(rng: np.random.Generator, radius: int) -> tuple[int, int]:
-    """A centre whose thing keeps a pixel from the edge."""
-    x, y = rng.integers((radius + 1 + _STEP - 1) // _STEP, (SIDE - radius - 1) // _STEP, 2, endpoint=True) * _STEP
+    """A centre whose thing fills whole cells."""
+    x, y = rng.integers(0, (SIDE - 2 * radius) // _CELL, 2, endpoint=True) * _CELL + radius
     return int(x), int(y)
 
 
 def _one(rng: np.random.Generator, background: str) -> Scene:
     place = str(rng.choice(list(PLACES)))
     size = str(rng.choice(list(RADII)))
-    jitter = rng.integers(-1, 1, 2, endpoint=True) * _STEP
-    x, y = (SIDE // 2 + OFF_CENTRE * way + int(shift) for way, shift in zip(PLACES[place], jitter, strict=True))
-    return Scene("one", (Thing(*_look(rng), size, x, y),), background, place)
+    while True:
+        spot = _spot(rng, RADII[size])
+        away = [abs(at - SIDE // 2 - OFF_CENTRE * way) for at, way in zip(spot, PLACES[place], strict=True)]
+        # Half a cell off at the most; along the edge that the place is at, a whole one.
+        if all(off <= _CELL // (1 if way == 0 and place != "in the middle" else 2) for off, way in zip(away, PLACES[place], strict=True)):
+            break
+    return Scene("one", (Thing(*_look(rng), size, *spot),), background, place)
 
 
 def _pair(rng: np.random.Generator, background: str) -> Scene | None:
-    """Apart in one direction, at most a small thing's half apart in the other. None where the two looks are the same."""
+    """Apart in one direction by a cell or more, at most a cell in the other. None where the two looks are the same."""
     looks = [_look(rng), _look(rng)]
     if looks[0] == looks[1]:
         return None
@@ -103,12 +109,12 @@ def _pair(rng: np.random.Generator, background: str) -> Scene | None:
     relation = str(rng.choice(list(RELATIONS)))
     along = 0 if RELATIONS[relation][0] else 1
     sign = sum(RELATIONS[relation])
-    apart = sum(RADII[size] for size in sizes) + _GAP
+    apart = sum(RADII[size] for size in sizes) + _CELL
     while True:
         spots = [_spot(rng, RADII[size]) for size in sizes]
         ahead = (spots[0][along] - spots[1][along]) * sign
         aside = abs(spots[0][1 - along] - spots[1][1 - along])
-        if ahead >= apart and aside <= RADII["small"]:
+        if ahead >= apart and aside <= _CELL:
             break
     things = tuple(Thing(*look, str(size), *spot) for look, size, spot in zip(looks, sizes, spots, strict=True))
     return Scene("pair", things, background, relation)
@@ -116,7 +122,7 @@ def _pair(rng: np.random.Generator, background: str) -> Scene | None:
 
 def _many(rng: np.random.Generator, background: str) -> Scene:
     count, (colour, shape) = int(rng.integers(2, MOST, endpoint=True)), _look(rng)
-    apart = 2 * RADII["small"] + _GAP
+    apart = 2 * RADII["small"] + _CELL
     spots: list[tuple[int, int]] = []
     while len(spots) < count:
         x, y = _spot(rng, RADII["small"])

@@ -6,7 +6,6 @@ error about what is rare. So blank prompts learn with label smoothing, which bou
 drawing goes on from are wrong, so that what follows a mistake is known too.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,10 +16,10 @@ from .model import NUM_IDS, half_precision
 from .progress import Stage, set_rate
 from .scenes import render, sample
 from .tokenizer import Text
-from .train_vq import pixels, to_ids
+from .train_vq import Contents, pixels
 
-STEPS = 11000
-HOLD = 0.5  # of all steps at full rate
+STEPS = 7000
+HOLD = 0.4  # of all steps at full rate
 DRAWINGS = 40
 CONVERSATIONS = 12
 QUESTIONS = 4
@@ -29,7 +28,6 @@ MUON_RATE = 0.02  # of the matrices inside layers
 BLANK = 0.1
 BLANK_SMOOTHING = 0.2  # label smoothing where the prompt is blank
 WRONG = 0.03  # of the ids read, not of those to be told
-LIBRARY = 48_000  # scenes encoded once, which a step would spend a third of its time on
 
 
 def drawing_loss(
@@ -81,8 +79,7 @@ def _padded(rows: list[list], fill: int | bool, length: int) -> Tensor:
 
 
 def train(model: JanusForConditionalGeneration, text: Text, stage: Stage, steps: int = STEPS) -> None:
-    # Channels last: convolutions without a gradient are twice as fast.
-    vq = model.model.vqmodel.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+    vq = model.model.vqmodel.requires_grad_(False).eval()
     # At the decoder's rates the tower would forget what nobody asks it for yet.
     model.model.vision_model.requires_grad_(False)
     # Ids that draw alike start alike: the decoder reads the codes, spread to the scale of one.
@@ -92,17 +89,16 @@ def train(model: JanusForConditionalGeneration, text: Text, stage: Stage, steps:
     matrices = {name: p for name, p in learned.items() if p.ndim == 2 and ".layers." in name}
     adam = torch.optim.AdamW([p for name, p in learned.items() if name not in matrices], RATE, betas=(0.9, 0.97), weight_decay=0.05)
     muon = torch.optim.Muon(matrices.values(), MUON_RATE, weight_decay=0.05)
-    library_rng = np.random.default_rng([stage.seed, 2])
-    library = [sample(library_rng) for _ in range(min(LIBRARY, DRAWINGS * steps))]
-    library_ids = torch.cat([to_ids(vq, [render(scene) for scene in library[i : i + 64]]) for i in range(0, len(library), 64)])
+    contents = Contents()
     for step in stage.steps(steps, model=model, adam=adam, muon=muon):
         rng = stage.rng
         for optimiser, rate in ((adam, RATE), (muon, MUON_RATE)):
             set_rate(optimiser, rate, step, steps, warm_up=200, hold=HOLD, least=0.01)
-        chosen = rng.integers(len(library), size=DRAWINGS)
-        image_ids = library_ids[torch.tensor(chosen)]
+        scenes = [sample(rng) for _ in range(DRAWINGS)]
+        # What the encoder would say of them, for the asking.
+        image_ids = contents.ids([render(scene) for scene in scenes]).reshape(DRAWINGS, -1)
         blank = rng.random(DRAWINGS) < BLANK
-        prompts = [text.drawing(caption(library[i], rng), blank=bool(without)) for i, without in zip(chosen, blank, strict=True)]
+        prompts = [text.drawing(caption(scene, rng), blank=bool(without)) for scene, without in zip(scenes, blank, strict=True)]
         smoothing = torch.where(torch.tensor(blank), BLANK_SMOOTHING, 0.0)
         with half_precision():
             drawing, drawn_right = drawing_loss(model, prompts, with_mistakes(image_ids), image_ids, smoothing, text.pad)

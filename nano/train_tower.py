@@ -16,7 +16,7 @@ from .progress import Stage, set_rate
 from .scenes import BACKGROUNDS, COLOURS, MOST, RADII, SHAPES, Scene, coverage, render, sample
 from .train_vq import pixels
 
-STEPS = 2000
+STEPS = 1500
 BATCH = 64
 RATE = 2e-3
 # Of the thing that covers a patch: colour, shape, size, row and column of its centre, each one of so many or nothing.

@@ -10,7 +10,7 @@ from bench.nano_quality import drawing_outcomes, losses, main, scores
 from nano.language import caption
 from nano.scenes import Scene, Thing, render, sample
 
-PAIR = Scene("pair", (Thing("red", "circle", "small", 16, 32), Thing("blue", "square", "large", 44, 32)), "white", "left of")
+PAIR = Scene("pair", (Thing("red", "circle", "small", 16, 32), Thing("blue", "square", "large", 44, 36)), "white", "left of")
 PROMPT = "a small red circle left of a large blue square on white"
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nano.look import NOTHING, look, related
-from nano.scenes import COLOURS, RADII, RELATIONS, SHAPES, SIDE, Scene, Thing, coverage, render, sample
+from nano.model import PATCH
+from nano.scenes import COLOURS, OFF_CENTRE, PLACES, RADII, RELATIONS, SHAPES, SIDE, Scene, Thing, coverage, render, sample
 
 scenes = st.builds(lambda seed, held_out: sample(np.random.default_rng(seed), held_out), st.integers(0, 2**32), st.booleans())
 
@@ -21,13 +22,14 @@ def test_a_picture_shows_its_scene_and_nothing_else(scene):
 
 @given(scenes)
 @settings(max_examples=60, deadline=None)
-def test_things_stay_inside_and_apart(scene):
+def test_things_fill_whole_cells_inside_and_apart(scene):
     for index, thing in enumerate(scene.things):
         reach = RADII[thing.size]
-        assert reach < min(thing.x, thing.y) and max(thing.x, thing.y) < SIDE - reach
+        assert reach <= min(thing.x, thing.y) and max(thing.x, thing.y) <= SIDE - reach
+        assert (thing.x - reach) % PATCH == (thing.y - reach) % PATCH == 0
         for other in scene.things[:index]:
             apart = max(abs(thing.x - other.x), abs(thing.y - other.y))
-            assert apart >= reach + RADII[other.size] + 4
+            assert apart >= reach + RADII[other.size] + PATCH
 
 
 @given(scenes)
@@ -35,6 +37,16 @@ def test_things_stay_inside_and_apart(scene):
 def test_a_pair_is_in_its_relation_only(scene):
     if scene.kind == "pair":
         assert [name for name in RELATIONS if related(scene.things[0], name, scene.things[1])] == [scene.detail]
+
+
+def test_a_place_is_nearer_than_every_other():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        scene = sample(rng, kind="one")
+        offset = np.array([scene.things[0].x, scene.things[0].y]) - SIDE // 2
+        distances = {place: float(np.linalg.norm(offset - OFF_CENTRE * np.array(way))) for place, way in PLACES.items()}
+        nearest, second = sorted(distances, key=distances.__getitem__)[:2]
+        assert nearest == scene.detail and distances[second] > 1.4 * distances[nearest]
 
 
 def test_training_never_sees_what_is_held_out():

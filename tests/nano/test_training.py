@@ -57,7 +57,6 @@ def test_the_runtime_builds_the_prompts_of_training(text, untrained):
 
 def test_a_stopped_stage_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(train_vq, "BATCH", 2)
-    monkeypatch.setattr(train_vq, "UNQUANTISED", 1)
     monkeypatch.setattr("nano.progress.SAVE_EVERY", 0)
 
     def fresh():
@@ -90,30 +89,27 @@ def test_a_stopped_stage_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), done.state_dict().values(), strict=True))
 
 
-def test_codes_take_the_place_of_dead_ones():
-    torch.manual_seed(0)
-    embedding = torch.nn.Embedding(16, 8)
-    book = train_vq.Codebook(embedding)
-    vectors = torch.nn.functional.normalize(torch.randn(400, 8), dim=-1)
-    book.start(vectors)
-    torch.testing.assert_close(embedding.weight.norm(dim=-1), torch.ones(16))
-    before = embedding.weight.detach().clone()
-    ids = torch.zeros(400, dtype=torch.long)
-    for _ in range(300):
-        book.update(vectors, ids)
-    assert book.revive(vectors, ids) == 15
-    assert not torch.allclose(before, embedding.weight)
-    assert book.revive(vectors, ids) == 0
-
-
-def test_ids_are_the_nearest_codes_inside_half_precision_too():
-    """Codes of a trained VQ lie 0.0007 apart (1 - cosine); bfloat16 near one steps by 0.004."""
+def test_a_code_is_told_from_its_neighbours_inside_half_precision_too():
+    """bfloat16 near one steps by 0.004, and codes may lie closer."""
     vq = build(VOCAB_SIZE, 5, 0).model.vqmodel
     torch.manual_seed(0)
     codes = torch.nn.functional.normalize(torch.ones(8) + 0.03 * torch.randn(NUM_IDS, 8), dim=-1)
     vq.quantize.embedding.weight.data.copy_(codes)
     with half_precision():
-        assert train_vq.nearest(vq, codes).tolist() == list(range(NUM_IDS))
+        assert train_vq.likeness(vq, codes).argmax(-1).tolist() == list(range(NUM_IDS))
+
+
+def test_what_cells_show_is_known_beforehand():
+    """And its ids give the pictures back."""
+    contents = train_vq.Contents()
+    assert len(contents) == 459
+    rng = np.random.default_rng(0)
+    pictures = [render(sample(rng, held_out=bool(i % 2))) for i in range(100)]
+    ids = contents.ids(pictures)
+    first = dict(reversed(list(zip(ids.tolist(), train_vq.cells(pictures), strict=True))))
+    assert all((first[number] == cell).all() for number, cell in zip(ids.tolist(), train_vq.cells(pictures), strict=True))
+    with pytest.raises(KeyError):
+        contents.ids([np.full((64, 64, 3), 7, np.uint8)])
 
 
 def test_labels_of_patches_name_the_thing_that_covers_them():
@@ -193,16 +189,3 @@ def test_the_rate_rises_holds_and_falls():
     assert rate(0) == pytest.approx(0.02) and rate(500) == pytest.approx(1.0) and rate(1000) == pytest.approx(0.0)
     assert rate(500, hold=0.5) == 2.0 and rate(750, hold=0.5) == pytest.approx(1.0)
     assert rate(1000, hold=0.5, least=0.1) == pytest.approx(0.2)
-
-
-def test_flat_cells_are_drawn_together_by_colour():
-    images = torch.zeros(1, 3, 64, 64)
-    images[..., 32:] = 1.0
-    images[0, :, 0, 0] = 0.5  # the first cell is not flat
-    vectors = torch.zeros(1, GRID, GRID, 2)
-    vectors[..., 4:, 0] = 1.0
-    vectors[0, 0, 0] = 9.0
-    flat = vectors.reshape(-1, 2)
-    assert train_vq.flat_spread(flat, images) == 0
-    vectors[0, 7, 7, 1] = 1.0
-    assert train_vq.flat_spread(vectors.reshape(-1, 2), images).item() == pytest.approx((31 / 32**2 + (31 / 32) ** 2) / 63)
