@@ -18,7 +18,7 @@ def half_precision() -> torch.autocast:
 
 
 def config(vocab_size: int, image_token_id: int) -> JanusConfig:
-    """3.9 million weights; every kind of block that Janus-Pro has."""
+    """3.7 million weights; every kind of block that Janus-Pro has."""
     return JanusConfig(
         text_config={
             "model_type": "llama",
