@@ -1,6 +1,6 @@
 """Stage 3: decoder, aligners and heads together, both tasks in every step. VQ tokenizer and tower stay as they are.
 
-In a tenth of the drawing samples the prompt is blank, pads that are attended as in the reference, so that guidance
+In a fifth of the drawing samples the prompt is blank, pads that are attended as in the reference, so that guidance
 has something to lead away from. Guidance at 5 raises what the prompt makes likelier to the fifth power, and with it every
 error about what is rare. So blank prompts learn with label smoothing, which bounds the ratio.
 """
@@ -25,10 +25,10 @@ CONVERSATIONS = 12
 QUESTIONS = 4
 RATE = 2e-3
 MUON_RATE = 0.02  # of the matrices inside layers
-BLANK = 0.1
+BLANK = 0.2
 BLANK_SMOOTHING = 0.2  # label smoothing where the prompt is blank
 # Scenes of one thing are learned soonest.
-KINDS: dict[Kind, float] = {"one": 0.15, "pair": 0.5, "many": 0.35}
+KINDS: dict[Kind, float] = {"one": 0.2, "pair": 0.45, "many": 0.35}
 
 
 def drawing_loss(
