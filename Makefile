@@ -47,8 +47,8 @@ fmt: $(STAMP) ## format and sort imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 
-export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=fp16] [OUT=engines/<name>]
-	@test -n "$(MODEL)" || { echo "usage: make export MODEL=<hub id or folder> [PRECISION=fp16] [OUT=engines/<name>]" >&2; exit 2; }
+export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=fp32|fp16|int8|int4] [OUT=engines/<name>]
+	@test -n "$(MODEL)" || { echo "usage: make export MODEL=<hub id or folder> [PRECISION=fp32|fp16|int8|int4] [OUT=engines/<name>]" >&2; exit 2; }
 	$(BIN)/janus-export checkpoint "$(MODEL)" --out "$(OUT)" $(if $(PRECISION),--precision $(PRECISION))
 
 # About 75 minutes on two cores. Stopped, it goes on where it was; finished, it starts from nothing the next time.

@@ -37,7 +37,7 @@ from janus_runtime.manifest import (
 from .checkpoint import Checkpoint
 from .goldens import make_goldens
 from .graphs import graphs_for, recipes_of_all
-from .precision import dtype_of
+from .precision import format_of
 from .recipes import check_tensors
 from .text_side import read_image_input, read_text_side
 from .to_onnx import check_graph, export_graph
@@ -99,7 +99,7 @@ def export_bundle(
                 head_size=text.head_size,
                 vocab_size=text.vocab_size,
                 max_length=text.max_length,
-                cache_dtype=dtype_of("language_model", precision),
+                cache_dtype=format_of("language_model", precision).dtype,
             ),
             tokens=tokens,
             template=template,

@@ -1,6 +1,6 @@
 """Inputs and outputs of every graph from the fp32 torch reference, for `janus-rt verify` in any language.
 
-One component is in memory at a time, of the decoder one layer. The decoder's reference runs whole sequences with
+One matrix is in memory at a time. The decoder's reference runs whole sequences with
 no cache, so that it also checks what caches do. `janus_runtime/verify.py` states the layout of the file.
 """
 
@@ -18,7 +18,7 @@ from .checkpoint import Tensor
 from .config import JanusConfig
 from .modules.attention import causal_attention
 from .modules.language_model import DecoderLayer, final_norm
-from .modules.layers import load_weights
+from .modules.layers import stream_weights
 
 Goldens = dict[str, np.ndarray[Any, Any]]
 
@@ -53,8 +53,9 @@ def make_goldens(config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tupl
 
 
 def _run(kind: type[nn.Module], config: JanusConfig, tensors: Mapping[str, Tensor], value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    module = load_weights(kind(config, torch.float32), tensors)
-    result: np.ndarray[Any, Any] = module(torch.from_numpy(value)).numpy()
+    with torch.device("meta"):
+        module = kind(config, torch.float32)
+    result: np.ndarray[Any, Any] = stream_weights(module, tensors)(torch.from_numpy(value)).numpy()
     return result
 
 
@@ -64,10 +65,12 @@ def _language_model(
     """embeds [2, T, D] -> the golden and its last hidden states [2, D]."""
     text = config.text
     x = torch.from_numpy(embeds)
-    for index in range(text.num_layers):
-        layer = load_weights(DecoderLayer(text, index, torch.float32), tensors)
-        x = layer(x, lambda qkv: causal_attention(text, qkv))
-    hidden = load_weights(final_norm(text, torch.float32), tensors)(x).numpy()
+    with torch.device("meta"):
+        layers = [DecoderLayer(text, index, torch.float32) for index in range(text.num_layers)]
+        norm = final_norm(text, torch.float32)
+    for layer in layers:
+        x = stream_weights(layer, tensors)(x, lambda qkv: causal_attention(text, qkv))
+    hidden = stream_weights(norm, tensors)(x).numpy()
     # Row r is prefilled with its first `lengths[r]` embeddings and stepped through the next ones.
     rows = np.arange(len(_LENGTHS))
     places = _LENGTHS[None, :] - 1 + np.arange(_STEPS + 1)[:, None]  # [1 + steps, rows]

@@ -1,11 +1,44 @@
-"""Which dtype each graph computes and stores in, by precision."""
+"""What each graph is stored as, by precision: the one table of it."""
+
+from dataclasses import dataclass
 
 from janus_runtime.manifest import DType, Precision
 from janus_runtime.tolerances import ALWAYS_FP32
 
-_ACTIVATIONS: dict[Precision, DType] = {"fp32": "float32", "fp16": "float16"}
+
+@dataclass(frozen=True)
+class Blocks:
+    """Integer weights of `bits` each; `size` of them, along a matrix's inputs, share a scale."""
+
+    bits: int
+    size: int
 
 
-def dtype_of(graph: str, precision: Precision) -> DType:
-    """The VQ tokenizer stays in fp32: a picture shows its rounding, and its share of the weights is small."""
-    return "float32" if graph in ALWAYS_FP32 else _ACTIVATIONS[precision]
+@dataclass(frozen=True)
+class Format:
+    """`dtype` of activations, cache and of weights that stay whole; matrices and embedding tables may be of fewer bits."""
+
+    dtype: DType
+    matrices: Blocks | None = None
+    tables: Blocks | None = None
+
+
+_FP32 = Format("float32")
+_INT8 = Format("float32", matrices=Blocks(8, 32), tables=Blocks(8, 32))
+_INT4 = Format("float32", matrices=Blocks(4, 32))
+
+# Graphs that are not named have the format under "". Norms, biases and tables of angles are never quantised.
+_FORMATS: dict[Precision, dict[str, Format]] = {
+    "fp32": {"": _FP32},
+    "fp16": {"": Format("float16")},
+    "int8": {"": _INT8},
+    # The decoder is read once a step, so its bytes are the time; the rest is read once a picture or small.
+    "int4": {"": _INT8, "language_model": _INT4, "text_head": _INT4},
+}
+
+
+def format_of(graph: str, precision: Precision) -> Format:
+    """`graph` with or without its flavour. The VQ tokenizer stays in fp32: a picture shows its rounding, and it is small."""
+    kind = graph.split(".")[0]
+    formats = _FORMATS[precision]
+    return _FP32 if kind in ALWAYS_FP32 else formats.get(kind, formats[""])

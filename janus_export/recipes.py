@@ -4,9 +4,9 @@ Matrices are stored `[in, out]`, so that a graph multiplies without a transpose,
 their input are merged into one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from .config import CheckpointError
 
 Array = np.ndarray[Any, Any]
 
+# (name, shape) of each tensor that is read, by upstream's naming.
+Sources = tuple[tuple[str, tuple[int, ...]], ...]
+
+_ROWS = 1024  # of a source that are in memory at once
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -22,7 +26,7 @@ _FLOATS = ("float64", "float32", "float16", "bfloat16")
 class FromCheckpoint:
     """Sources joined along their first axis, then transposed if `transposed`. Shapes are upstream's."""
 
-    sources: tuple[tuple[str, tuple[int, ...]], ...]
+    sources: Sources
     transposed: bool = False
 
     @property
@@ -32,19 +36,25 @@ class FromCheckpoint:
         return joined[::-1] if self.transposed else joined
 
     def make(self, tensors: Mapping[str, Tensor], dtype: np.dtype[Any]) -> Array:
-        """Reads and converts one source at a time into fresh memory. Raises CheckpointError if a value overflows."""
+        """Reads and converts a few rows at a time into fresh memory. Raises CheckpointError if a value overflows."""
         result = np.empty(self.shape, dtype)
         target = result.T if self.transposed else result
-        start = 0
-        for name, shape in self.sources:
-            source = tensors[name].read()
-            part = target[start : start + shape[0]]
+        done = 0
+        for name, source in rows_of(tensors, self.sources):
+            part = target[done : done + len(source)]
             with np.errstate(over="ignore"):
                 part[...] = source
             if not np.isfinite(part).all():
-                _refuse(name, source, dtype)
-            start += shape[0]
+                refuse_overflow(name, source, dtype)
+            done += len(source)
         return result
+
+
+def rows_of(tensors: Mapping[str, Tensor], sources: Sources) -> Iterator[tuple[str, Array]]:
+    """The sources' rows in order, _ROWS at a time, with the name of the tensor they are from."""
+    for name, shape in sources:
+        for start in range(0, shape[0], _ROWS):
+            yield name, tensors[name].rows(start, min(start + _ROWS, shape[0])).read()
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,15 @@ class RopeTable:
         return table
 
 
-Recipe = FromCheckpoint | RopeTable
+class Recipe(Protocol):
+    """A stored tensor: its shape, and how its values are made in a dtype. Hashable: what is made alike is stored once."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def make(self, tensors: Mapping[str, Tensor], dtype: np.dtype[Any]) -> Array: ...
 
 
-def check_tensors(recipes: list[Recipe], tensors: Mapping[str, Tensor]) -> None:
+def check_tensors(recipes: Sequence[Recipe], tensors: Mapping[str, Tensor]) -> None:
     """Raises CheckpointError listing by name every tensor that is missing, misshaped or known to nobody."""
     expected = {name: shape for recipe in recipes if isinstance(recipe, FromCheckpoint) for name, shape in recipe.sources}
     problems = [
@@ -96,7 +111,8 @@ def check_tensors(recipes: list[Recipe], tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"the checkpoint does not fit its config.json: {shown}")
 
 
-def _refuse(name: str, source: Array, dtype: np.dtype[Any]) -> None:
+def refuse_overflow(name: str, source: Array, dtype: np.dtype[Any]) -> NoReturn:
+    """Raises CheckpointError: `source` does not fit `dtype`, or is damaged."""
     if np.isfinite(source).all():
         largest = float(np.abs(source.astype(np.float32)).max())
         raise CheckpointError(f"{name} holds {largest:g}, beyond {dtype}'s {np.finfo(dtype).max:g}; export with --precision fp32")

@@ -18,7 +18,8 @@ from janus_runtime.manifest import WEIGHTS, Graph, Precision, TensorSpec
 from .config import JanusConfig
 from .graphs import GraphSpec, TensorSpecs
 from .modules.layers import recipes_of
-from .precision import dtype_of
+from .precision import format_of
+from .quantise import quantise_graph
 from .weights import WeightPlan
 
 # Example sizes of the dimensions that vary. All differ and none is 0 or 1, which tracing would take for constants.
@@ -27,7 +28,8 @@ _SIZES = {"rows": 2, "tokens": 3, "max_length": 7, "images": 2}
 
 def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, plan: WeightPlan, folder: Path) -> Graph:
     """Writes `<name>.onnx`, reserves places for its weights in `plan`, and returns its manifest entry."""
-    f = dtype_of(spec.name, precision)
+    format = format_of(spec.name, precision)
+    f = format.dtype
     inputs, outputs = spec.inputs(config, f), spec.outputs(config, f)
     with FakeTensorMode(), _quiet():
         module = spec.build(config, getattr(torch, f)).eval()
@@ -50,17 +52,20 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, pla
         onnxscript.optimizer.optimize(model)
     _check_interface(spec.name, model, inputs, outputs)
     _strip(model, spec.name)
+    quantise_graph(model, recipes, format)
+    weight_bytes = 0
     for name, value in model.graph.initializers.items():
         if name in recipes:
             recipe, dtype = recipes[name]
             place = plan.add(recipe, str(dtype).removeprefix("torch."))
-            assert value.dtype is not None
+            weight_bytes += place.length
+            assert value.dtype is not None and isinstance(value.shape, ir.Shape)
             value.const_value = ir.ExternalTensor(
-                WEIGHTS, place.offset, place.length, value.dtype, name=name, shape=ir.Shape(recipe.shape), base_dir=folder
+                WEIGHTS, place.offset, place.length, value.dtype, name=name, shape=value.shape, base_dir=folder
             )
     file = f"{spec.name}.onnx"
     ir.save(model, folder / file)
-    return Graph(file, inputs, outputs)
+    return Graph(file, inputs, outputs, weight_bytes)
 
 
 def check_graph(path: Path) -> None:

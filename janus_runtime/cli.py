@@ -140,6 +140,7 @@ def main() -> None:
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures drawn at once.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
 @click.option("--grid", is_flag=True, help="Also write all pictures of a prompt as one.")
+@click.option("--timings", is_flag=True, help="Say how long each stage took.")
 @click.option("--upscale", type=click.IntRange(1, 8192), metavar="SIZE", help="Scale pictures to this size (Lanczos).")
 @common
 def generate(
@@ -150,6 +151,7 @@ def generate(
     n: int,
     out: Path,
     grid: bool,
+    timings: bool,
     upscale: int | None,
     **settings: Any,
 ) -> None:
@@ -173,6 +175,9 @@ def generate(
     if not quiet:
         seconds, step = time.perf_counter() - began, pictures[-1].timings["step"]
         click.echo(f"{len(pictures)} picture{'s' * (len(pictures) > 1)} in {seconds:.1f} s, {step:.1f} ms a step", err=True)
+    if timings:
+        for stage, spent in pictures[-1].timings.items():
+            click.echo(f"{stage:8}{spent:10.1f} ms", err=True)
     if grid:
         for start in range(0, len(pictures), n):
             path = folder.save_grid(pictures[start : start + n])
@@ -304,6 +309,26 @@ def verify(janus: "Janus", as_json: bool, quiet: bool) -> None:
             failed.append(check.graph)
     if failed:
         raise JanusError(f"{', '.join(failed)}: not what torch computes; export again, or report it with this output")
+
+
+@main.command()
+@click.option("--rows", type=click.IntRange(1), default=2, show_default=True, help="Rows of an image step: two for each picture.")
+@click.option("--seconds", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Time to spend, all stages together.")
+@common
+def bench(janus: "Janus", as_json: bool, quiet: bool, rows: int, seconds: float) -> None:
+    """Time a bundle stage by stage, beside the speed of this machine's memory."""
+    from .latency import read_bandwidth
+
+    bandwidth = read_bandwidth()
+    if not as_json:
+        click.echo(f"{'stage':20}{'p50':>10}{'p95':>10}{'runs':>7}   of {bandwidth:.1f} GB/s read bandwidth")
+    for timing in janus.time_stages(rows, seconds):
+        if as_json:
+            _print_json(janus, stage=timing.stage, rows=rows, p50=timing.p50, p95=timing.p95, runs=timing.runs,
+                        reads=timing.reads, gb_per_s=timing.gb_per_s, bandwidth_gb_per_s=bandwidth)  # fmt: skip
+        else:
+            share = f"   {timing.gb_per_s:.1f} GB/s, {timing.gb_per_s / bandwidth:.0%}" if timing.reads else ""
+            click.echo(f"{timing.stage:20}{timing.p50:7.1f} ms{timing.p95:7.1f} ms{timing.runs:7}{share}")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from .engines import Engines
 from .errors import BundleError
 from .image import Picture, as_pictures
 from .image_to_text import Answer, Chat
+from .latency import Timing, stages, time_stages
 from .manifest import TOKENIZER, Manifest, Task
 from .noise import check_seed
 from .prompt import Prompter
@@ -137,6 +138,10 @@ class Janus:
             raise BundleError(
                 f"{self.bundle_path} was exported for {' and '.join(self.manifest.tasks)} only, not for {task}; export again without --only"
             )
+
+    def time_stages(self, rows: int = 2, seconds: float = 30.0) -> list[Timing]:
+        """How long every stage takes: see `latency.py`. `rows` of an image step: two for each picture under guidance."""
+        return time_stages(list(stages(self._engines, rows)), runs=1000, seconds=seconds)
 
     def close(self) -> None:
         self._engines.close()

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 from .errors import BundleError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"
 GOLDENS = "goldens.npz"
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
 Task = Literal["generation", "understanding"]
 Family = Literal["janus", "janus-pro"]
 DType = Literal["float32", "float16", "int32"]
@@ -38,9 +38,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Graph:
+    """`weight_bytes`: what one run reads of the weights file. Graphs may share weights."""
+
     file: str
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
+    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -284,7 +287,7 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
             return float(value)
     elif kind is int and type(value) is int:
         # No size, id or count is negative or needs more than this; file sizes do.
-        if 0 <= value < (2**63 if where.endswith(".bytes") else 2**31):
+        if 0 <= value < (2**63 if where.endswith("bytes") else 2**31):
             return value
     elif kind is type(value):
         return value

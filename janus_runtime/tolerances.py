@@ -11,6 +11,15 @@ FP32 = 1e-4
 # (5e-4); errors of some twenty layers add like a random walk, to about 1e-2. Twice that is a fault.
 FP16 = 2e-2
 
+# int8 weights in blocks of 32 and int8 activations. Of a normal block the largest magnitude is about 2 sigma, a step of
+# it / 128 rounds by 0.5 % of sigma; activations the same. Three products a layer, some twenty layers, a random walk: 4 %
+# of the output at the most, and as much again for heavy tails is a fault.
+INT8 = 8e-2
+
+# int4: sixteen times coarser weights, 8 % of sigma a product, of which a layer keeps about 14 % of its own share of the
+# stream. Over all layers 15 to 25 % of the output; a wrong code order or scale is off by 100 % or more.
+INT4 = 4e-1
+
 # Ids may differ between two fp32 runs of other shapes only where the two best scores are this close.
 LOGIT_MARGIN = 1e-4
 
@@ -26,4 +35,4 @@ def tolerance(graph: str, precision: str) -> float:
     """The tolerance of a graph's output in a bundle of `precision`; for ids, the share that may differ."""
     if graph == "image_encoder":
         return NEAR_TIES
-    return FP32 if precision == "fp32" or graph in ALWAYS_FP32 else FP16
+    return FP32 if graph in ALWAYS_FP32 else {"fp32": FP32, "fp16": FP16, "int8": INT8, "int4": INT4}[precision]

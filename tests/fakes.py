@@ -10,7 +10,7 @@ class FakeEngine:
 
     def __init__(self, name, answer, dtype="float32"):
         self.name = name
-        self.spec = Graph(f"{name}.onnx", {"ids": TensorSpec("int32", ()), "embeds": TensorSpec(dtype, ())}, {})
+        self.spec = Graph(f"{name}.onnx", {"ids": TensorSpec("int32", ()), "embeds": TensorSpec(dtype, ())}, {}, 0)
         self.calls = []
         self._answer = answer
 
@@ -55,5 +55,5 @@ def counting_model(num_ids=8):
 
     names = {"embed": embed, "language_model": language_model, "head": head}
     engines = {name: FakeEngine(name, answer) for name, answer in names.items()}
-    engines["embed"].spec = Graph("embed.onnx", {"ids": TensorSpec("int32", ("rows", "tokens"))}, {})
+    engines["embed"].spec = Graph("embed.onnx", {"ids": TensorSpec("int32", ("rows", "tokens"))}, {}, 0)
     return engines

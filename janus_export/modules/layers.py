@@ -11,9 +11,9 @@ from ..checkpoint import Tensor as Stored
 from ..recipes import FromCheckpoint, Recipe
 
 
-def parameter(recipe: Recipe, f: torch.dtype) -> nn.Parameter:
+def parameter(recipe: Recipe, f: torch.dtype, device: str | None = None) -> nn.Parameter:
     """An uninitialised parameter of the recipe's shape; `recipes_of` finds the recipe again."""
-    result = nn.Parameter(torch.empty(recipe.shape, dtype=f), requires_grad=False)
+    result = nn.Parameter(torch.empty(recipe.shape, dtype=f, device=device), requires_grad=False)
     result.recipe = recipe  # type: ignore[attr-defined]
     return result
 
@@ -23,11 +23,24 @@ def recipes_of(module: nn.Module) -> dict[str, tuple[Recipe, torch.dtype]]:
     return {name: (value.recipe, value.dtype) for name, value in module.named_parameters()}  # type: ignore[misc]
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Stored]) -> nn.Module:
-    """Fills a module's parameters from a checkpoint, in the dtype they have; for the torch reference."""
-    for value in module.parameters():
-        numpy_dtype = np.dtype(str(value.dtype).removeprefix("torch."))
-        value.data = torch.from_numpy(value.recipe.make(tensors, numpy_dtype))  # type: ignore[attr-defined]
+def stream_weights(module: nn.Module, tensors: Mapping[str, Stored]) -> nn.Module:
+    """Makes a module on the meta device run: each part reads its parameters when it is called and drops them after."""
+
+    def fill(part: nn.Module, arguments: object) -> None:
+        for name, value in part.named_parameters(recurse=False):
+            made = value.recipe.make(tensors, np.dtype(str(value.dtype).removeprefix("torch.")))  # type: ignore[attr-defined]
+            filled = nn.Parameter(torch.from_numpy(made), requires_grad=False)
+            filled.recipe = value.recipe  # type: ignore[attr-defined]
+            setattr(part, name, filled)
+
+    def empty(part: nn.Module, arguments: object, result: object) -> None:
+        for name, value in part.named_parameters(recurse=False):
+            setattr(part, name, parameter(value.recipe, value.dtype, "meta"))  # type: ignore[attr-defined]
+
+    for part in module.modules():
+        if any(True for _ in part.parameters(recurse=False)):
+            part.register_forward_pre_hook(fill)
+            part.register_forward_hook(empty)
     return module
 
 

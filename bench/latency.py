@@ -1,0 +1,84 @@
+"""How long does each stage take, in every precision and beside what users run today? All in one process, in turn.
+
+    python -m bench.latency --bundle BUNDLE --bundle BUNDLE --checkpoint HF_FOLDER --rival fp32 --out bench/results/X.json
+
+Ratios hold where absolute times do not: every system's stage runs once before any runs again. Bytes a step must read,
+over the memory bandwidth measured in the same run, are its floor.
+"""
+
+import json
+import resource
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import torch
+
+import janus_runtime
+from bench.machine import where
+from bench.rivals import Transformers
+from janus_runtime.cli import reported
+from janus_runtime.latency import Stage, Timing, read_bandwidth, stages, time_stages
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def picture_ms(timings: dict[str, Timing], tokens: int) -> float:
+    """A whole picture from its stages: prefill, steps whose time grows evenly from the first to the last, decode."""
+    step = (timings["image step, early"].p50 + 2 * timings["image step, middle"].p50 + timings["image step, late"].p50) / 4
+    return timings["image prefill"].p50 + (tokens - 1) * step + timings["image decode"].p50
+
+
+@click.command()
+@click.option("--bundle", "bundles", multiple=True, required=True, metavar="DIR", help="May be given several times.")
+@click.option("--checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path), help="HF layout, for the rivals.")
+@click.option("--rival", "rivals", multiple=True, type=click.Choice(list(_DTYPES)), help="transformers in this dtype.")
+@click.option("--rows", default=2, show_default=True, type=click.IntRange(1))
+@click.option("--seconds", default=120.0, show_default=True, help="For all systems together.")
+@click.option("--only", metavar="TEXT", default="", help="Stages whose name begins so.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--debug", is_flag=True)
+def main(
+    bundles: tuple[str, ...], checkpoint: Path | None, rivals: tuple[str, ...], rows: int, seconds: float, only: str, out: Path | None,
+    debug: bool,
+) -> None:  # fmt: skip
+    """Time BUNDLEs and rivals stage by stage."""
+    with reported(debug):
+        if rivals and checkpoint is None:
+            raise click.UsageError("--rival needs --checkpoint, a folder in the HF layout")
+        systems: dict[str, list[Stage]] = {}
+        opened = [janus_runtime.load(bundle, "cpu") for bundle in bundles]
+        for janus in opened:
+            systems[f"janus-rt {janus.manifest.precision}"] = list(stages(janus._engines, rows))
+        for rival in rivals:
+            assert checkpoint is not None
+            contender = Transformers(checkpoint, _DTYPES[rival])
+            systems[contender.name] = list(contender.stages(rows))
+        every = [stage for found in systems.values() for stage in found if stage.name.startswith(only)]
+        bandwidth = read_bandwidth()
+        timings = iter(time_stages(every, runs=1000, seconds=seconds))
+        results = {name: {s.name: next(timings) for s in found if s.name.startswith(only)} for name, found in systems.items()}
+        tokens = opened[0].manifest.image_output.num_tokens
+        report = {
+            "question": "latency of every stage, systems in turn",
+            "model": opened[0].manifest.source.name,
+            "random_weights": opened[0].manifest.random_weights,
+            **where(),
+            "bandwidth_gb_per_s": bandwidth,
+            "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+            "rows": rows,
+            "results": {name: {stage: asdict(timing) for stage, timing in row.items()} for name, row in results.items()},
+        }
+        for name, row in results.items():
+            for timing in row.values():
+                share = f"{timing.gb_per_s:7.1f} GB/s, {timing.gb_per_s / bandwidth:4.0%}" if timing.reads else ""
+                click.echo(f"{name:22}{timing.stage:20}{timing.p50:9.1f}{timing.p95:9.1f} ms{timing.runs:5}{share}")
+            if not only:
+                click.echo(f"{name:22}{'picture':20}{picture_ms(row, tokens):9.1f}")
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
