@@ -35,8 +35,9 @@ class Transformers:
         yield Stage("image prefill", self._quiet(lambda: image_logits(prompt, DynamicCache(config=text))))
         for name, done in (("early", 0), ("middle", tokens // 2), ("late", tokens - 1)):
             length = PROMPT_TOKENS + done
+            filled = self._filled(rows, length)
 
-            def step(cache: DynamicCache = self._filled(rows, length)) -> object:
+            def step(cache: DynamicCache = filled) -> object:
                 logits = image_logits(self.model.prepare_embeddings_for_image_generation(drawn), cache)
                 cache.crop(-1)
                 return logits
