@@ -18,6 +18,7 @@ import janus_runtime
 from bench.machine import where
 from bench.rivals import Transformers
 from janus_runtime.cli import reported
+from janus_runtime.errors import JanusError
 from janus_runtime.latency import Stage, Timing, read_bandwidth, stages, time_stages
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -49,7 +50,10 @@ def main(
         systems: dict[str, list[Stage]] = {}
         opened = [janus_runtime.load(bundle, "cpu") for bundle in bundles]
         for janus in opened:
-            systems[f"janus-rt {janus.manifest.precision}"] = list(stages(janus._engines, rows))
+            name = f"janus-rt {janus.manifest.precision}"
+            if name in systems:
+                raise JanusError(f"two bundles are {janus.manifest.precision}, and one would hide the other; give one of each precision")
+            systems[name] = list(stages(janus._engines, rows))
         for rival in rivals:
             assert checkpoint is not None
             contender = Transformers(checkpoint, _DTYPES[rival])

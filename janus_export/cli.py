@@ -4,12 +4,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from janus_runtime import __version__
 from janus_runtime.cli import line_start, reported
+from janus_runtime.manifest import Precision
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
@@ -23,7 +24,7 @@ def main() -> None:
 @main.command()
 @click.argument("source", metavar="SRC")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The bundle's folder.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True)
 @click.option("--only", type=click.Choice(["understanding", "generation"]), help="Leave the other half out.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")

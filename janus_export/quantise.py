@@ -24,16 +24,24 @@ def quantise(rows: NDArray[np.float32], blocks: Blocks) -> tuple[NDArray[np.uint
     To nearest. There is one more code below zero than above, so a block's value of largest magnitude takes the lowest
     and decides the sign of the scale.
     """
-    count, columns = rows.shape
-    padded = np.pad(rows, ((0, 0), (0, -columns % blocks.size)))
-    grouped = padded.reshape(count, -1, blocks.size)
-    high, low = grouped.max(-1), grouped.min(-1)
-    zero = 2 ** (blocks.bits - 1)
-    scales = np.where(high > -low, high, low) / np.float32(-zero)
-    wide = scales[..., None]
+    zero, scales = 2 ** (blocks.bits - 1), scales_of(rows, blocks)
+    grouped, wide = _grouped(rows, blocks), scales[..., None]
     steps = np.divide(grouped, wide, out=np.zeros_like(grouped), where=wide != 0)
     codes = np.clip(np.rint(steps) + zero, 0, 2 * zero - 1).astype(np.uint8)
     return (codes[..., 0::2] | codes[..., 1::2] << 4) if blocks.bits == 4 else codes, scales
+
+
+def scales_of(rows: NDArray[np.float32], blocks: Blocks) -> NDArray[np.float32]:
+    """[N, K] -> [N, B], those of `quantise`, without the work of the codes."""
+    grouped = _grouped(rows, blocks)
+    high, low = grouped.max(-1), grouped.min(-1)
+    scales: NDArray[np.float32] = np.where(high > -low, high, low) / np.float32(-(2 ** (blocks.bits - 1)))
+    return scales
+
+
+def _grouped(rows: NDArray[np.float32], blocks: Blocks) -> NDArray[np.float32]:
+    """[N, K] -> [N, B, size], the last block filled up with zeros."""
+    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % blocks.size))).reshape(len(rows), -1, blocks.size)
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,7 @@ class Quantised:
             rows = source.astype(np.float32)
             if not np.isfinite(rows).all():
                 refuse_overflow(name, source, rows.dtype)
-            codes, scales = quantise(rows, self.blocks)
-            result[done : done + len(rows)] = codes if self.part == "codes" else scales
+            result[done : done + len(rows)] = scales_of(rows, self.blocks) if self.part == "scales" else quantise(rows, self.blocks)[0]
             done += len(rows)
         return result
 

@@ -91,11 +91,12 @@ def _spot(rng: np.random.Generator, radius: int) -> tuple[int, int]:
 def _one(rng: np.random.Generator, background: str) -> Scene:
     place = str(rng.choice(list(PLACES)))
     size = str(rng.choice(list(RADII)))
+    # Half a cell off at the most; along the edge that the place is at, a whole one.
+    slack = [_CELL // 2 if way or place == "in the middle" else _CELL for way in PLACES[place]]
     while True:
         spot = _spot(rng, RADII[size])
-        away = [abs(at - SIDE // 2 - OFF_CENTRE * way) for at, way in zip(spot, PLACES[place], strict=True)]
-        # Half a cell off at the most; along the edge that the place is at, a whole one.
-        if all(off <= _CELL // (1 if way == 0 and place != "in the middle" else 2) for off, way in zip(away, PLACES[place], strict=True)):
+        off = [abs(at - SIDE // 2 - OFF_CENTRE * way) for at, way in zip(spot, PLACES[place], strict=True)]
+        if off[0] <= slack[0] and off[1] <= slack[1]:
             break
     return Scene("one", (Thing(*_look(rng), size, *spot),), background, place)
 

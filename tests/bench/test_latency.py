@@ -30,6 +30,11 @@ def test_a_rival_needs_its_checkpoint(run, tiny):
     assert result.exit_code == 2 and "--rival needs --checkpoint" in result.stderr
 
 
+def test_no_bundle_hides_another(run, tiny):
+    result = run(main, "--bundle", tiny, "--bundle", tiny)
+    assert result.exit_code == 1 and "two bundles are fp32" in result.stderr
+
+
 def test_a_picture_is_the_sum_of_its_stages():
     times = {"image prefill": 10, "image step, early": 1, "image step, middle": 2, "image step, late": 3, "image decode": 5}
     timings = {name: Timing(name, ms, ms, 1, 0) for name, ms in times.items()}
