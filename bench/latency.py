@@ -8,6 +8,7 @@ over the memory bandwidth measured in the same run, are its floor.
 
 import json
 import resource
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import torch
 
 import janus_runtime
 from bench.machine import where
-from bench.rivals import Transformers
+from bench.rivals import Transformers, openvino_stages
+from janus_runtime.bundle import Bundle
 from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
 from janus_runtime.latency import Stage, Timing, read_bandwidth, stages, time_stages
@@ -24,8 +26,13 @@ from janus_runtime.latency import Stage, Timing, read_bandwidth, stages, time_st
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def picture_ms(timings: dict[str, Timing], tokens: int) -> float:
-    """A whole picture from its stages: prefill, steps whose time grows evenly from the first to the last, decode."""
+def picture_ms(timings: dict[str, Timing], tokens: int) -> float | None:
+    """A whole picture from its stages: prefill, steps whose time grows evenly from the first to the last, decode.
+
+    None where a stage is missing.
+    """
+    if not {"image prefill", "image decode"} <= timings.keys():
+        return None
     step = (timings["image step, early"].p50 + 2 * timings["image step, middle"].p50 + timings["image step, late"].p50) / 4
     return timings["image prefill"].p50 + (tokens - 1) * step + timings["image decode"].p50
 
@@ -34,51 +41,59 @@ def picture_ms(timings: dict[str, Timing], tokens: int) -> float:
 @click.option("--bundle", "bundles", multiple=True, required=True, metavar="DIR", help="May be given several times.")
 @click.option("--checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path), help="HF layout, for the rivals.")
 @click.option("--rival", "rivals", multiple=True, type=click.Choice(list(_DTYPES)), help="transformers in this dtype.")
+@click.option("--openvino", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Python with optimum-intel, for its steps.")
 @click.option("--rows", default=2, show_default=True, type=click.IntRange(1))
 @click.option("--seconds", default=120.0, show_default=True, help="For all systems together.")
 @click.option("--only", metavar="TEXT", default="", help="Stages whose name begins so.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--debug", is_flag=True)
 def main(
-    bundles: tuple[str, ...], checkpoint: Path | None, rivals: tuple[str, ...], rows: int, seconds: float, only: str, out: Path | None,
-    debug: bool,
+    bundles: tuple[str, ...], checkpoint: Path | None, rivals: tuple[str, ...], openvino: Path | None, rows: int, seconds: float,
+    only: str, out: Path | None, debug: bool,
 ) -> None:  # fmt: skip
     """Time BUNDLEs and rivals stage by stage."""
     with reported(debug):
-        if rivals and checkpoint is None:
-            raise click.UsageError("--rival needs --checkpoint, a folder in the HF layout")
+        if (rivals or openvino) and checkpoint is None:
+            raise click.UsageError("rivals need --checkpoint, a folder in the HF layout")
         systems: dict[str, list[Stage]] = {}
-        opened = [janus_runtime.load(bundle, "cpu") for bundle in bundles]
-        for janus in opened:
-            name = f"janus-rt {janus.manifest.precision}"
+        load_s: dict[str, float] = {}
+        manifests = [Bundle.open(bundle).manifest for bundle in bundles]
+        for bundle, manifest in zip(bundles, manifests, strict=True):
+            name = f"janus-rt {manifest.precision}"
             if name in systems:
-                raise JanusError(f"two bundles are {janus.manifest.precision}, and one would hide the other; give one of each precision")
-            systems[name] = list(stages(janus._engines, rows))
-        for rival in rivals:
-            assert checkpoint is not None
-            contender = Transformers(checkpoint, _DTYPES[rival])
-            systems[contender.name] = list(contender.stages(rows))
+                raise JanusError(f"two bundles are {manifest.precision}, and one would hide the other; give one of each precision")
+            start = time.perf_counter()
+            systems[name] = list(stages(janus_runtime.load(bundle, "cpu")._engines, rows))
+            load_s[name] = time.perf_counter() - start
+        if checkpoint:
+            if openvino:
+                systems |= {f"OpenVINO int{bits}": list(openvino_stages(openvino, checkpoint, bits, rows)) for bits in (8, 4)}
+            for rival in rivals:
+                start = time.perf_counter()
+                systems[f"transformers {rival}"] = list(Transformers(checkpoint, _DTYPES[rival]).stages(rows))
+                load_s[f"transformers {rival}"] = time.perf_counter() - start
         every = [stage for found in systems.values() for stage in found if stage.name.startswith(only)]
         bandwidth = read_bandwidth()
         timings = iter(time_stages(every, runs=1000, seconds=seconds))
         results = {name: {s.name: next(timings) for s in found if s.name.startswith(only)} for name, found in systems.items()}
-        tokens = opened[0].manifest.image_output.num_tokens
+        tokens = manifests[0].image_output.num_tokens
         report = {
             "question": "latency of every stage, systems in turn",
-            "model": opened[0].manifest.source.name,
-            "random_weights": opened[0].manifest.random_weights,
+            "model": manifests[0].source.name,
+            "random_weights": manifests[0].random_weights,
             **where(),
             "bandwidth_gb_per_s": bandwidth,
             "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
             "rows": rows,
+            "load_s": load_s,
             "results": {name: {stage: asdict(timing) for stage, timing in row.items()} for name, row in results.items()},
         }
         for name, row in results.items():
             for timing in row.values():
                 share = f"{timing.gb_per_s:7.1f} GB/s, {timing.gb_per_s / bandwidth:4.0%}" if timing.reads else ""
                 click.echo(f"{name:22}{timing.stage:20}{timing.p50:9.1f}{timing.p95:9.1f} ms{timing.runs:5}{share}")
-            if not only:
-                click.echo(f"{name:22}{'picture':20}{picture_ms(row, tokens):9.1f}")
+            if picture := picture_ms(row, tokens):
+                click.echo(f"{name:22}{'picture':20}{picture:9.1f}")
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(report, indent=1) + "\n")

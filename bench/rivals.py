@@ -1,12 +1,16 @@
 """What users run today, as the same stages that `janus_runtime.latency` has for a bundle."""
 
+import json
+import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import DynamicCache, JanusForConditionalGeneration
 
+from janus_runtime.errors import JanusError
 from janus_runtime.latency import PROMPT_TOKENS, QUESTION_TOKENS, Stage
 
 
@@ -14,10 +18,8 @@ class Transformers:
     """transformers' Janus in the calls of the published scripts: its image loop grows a DynamicCache by a token a step."""
 
     def __init__(self, checkpoint: Path, dtype: torch.dtype) -> None:
-        """`checkpoint`: a folder in the HF layout."""
         self.model = JanusForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype).eval()
         self.dtype = dtype
-        self.name = f"transformers {str(dtype).removeprefix('torch.')}"
 
     def stages(self, rows: int) -> Iterator[Stage]:
         """The same names, shapes and lengths as ours. Weights and cache a step reads are those of ours in this dtype."""
@@ -92,3 +94,34 @@ class Transformers:
     @staticmethod
     def _quiet(call: Callable[[], object]) -> Callable[[], object]:
         return torch.inference_mode()(call)
+
+
+def openvino_stages(python: Path, checkpoint: Path, bits: int, rows: int) -> Iterator[Stage]:
+    """Image steps of a decoder of the checkpoint's sizes in a process of another environment, which has optimum-intel.
+
+    `python` is that environment's interpreter. Raises JanusError if the process fails.
+    """
+    config = json.loads((checkpoint / "config.json").read_text())
+    text, vq = config["text_config"], config["vq_config"]
+    tokens = vq["num_patches"] ** 2
+    lengths = [PROMPT_TOKENS + done for done in (0, tokens // 2, tokens - 1)]
+    # The head is Janus's for images, and only as many ids are embedded.
+    decoder = {**text, "vocab_size": vq["num_embeddings"], "pad_token_id": None, "tie_word_embeddings": False}
+    script = Path(__file__).with_name("openvino_steps.py")
+    arguments = [json.dumps(decoder), str(bits), str(rows), *map(str, lengths)]
+    process = subprocess.Popen([python, script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    ready = process.stdout.readline().split()
+    if ready[:1] != ["ready"]:
+        raise JanusError(f"OpenVINO did not start (exit code {process.wait()}); {python} needs optimum-intel[openvino]")
+    # Of the weights it reads all but the embedding, which is 8 bits wide in either precision; its cache is, too.
+    weights = int(ready[1]) - vq["num_embeddings"] * text["hidden_size"]
+    token = 2 * text["num_hidden_layers"] * text["hidden_size"]
+
+    def step(index: int) -> None:
+        print(index, file=process.stdin, flush=True)
+        if process.stdout.readline() != "done\n":
+            raise JanusError(f"OpenVINO stopped (exit code {process.wait()})")
+
+    for index, (name, length) in enumerate(zip(("early", "middle", "late"), lengths, strict=True)):
+        yield Stage(f"image step, {name}", partial(step, index), weights + rows * length * token)

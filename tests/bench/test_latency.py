@@ -1,6 +1,7 @@
 """The harness times ours and the rivals in the same stages, and its report says what was measured."""
 
 import json
+import sys
 
 import pytest
 
@@ -15,19 +16,25 @@ def test_ours_beside_transformers(run, bundles, checkpoints, tmp_path):
                  "--rival", "fp32", "--rival", "bf16", "--seconds", 1, "--out", out, "--debug")  # fmt: skip
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
-    assert list(report["results"]) == ["janus-rt fp32", "janus-rt int8", "transformers float32", "transformers bfloat16"]
+    assert list(report["results"]) == ["janus-rt fp32", "janus-rt int8", "transformers fp32", "transformers bf16"]
     stages = [list(row) for row in report["results"].values()]
     assert stages[0] == stages[1] == stages[2] == stages[3] and len(stages[0]) == 8
-    ours, theirs = (report["results"][name]["image step, late"]["reads"] for name in ("janus-rt fp32", "transformers float32"))
+    ours, theirs = (report["results"][name]["image step, late"]["reads"] for name in ("janus-rt fp32", "transformers fp32"))
     # The same weights and cache; ours also has the tables of the rotary embedding.
     assert theirs <= ours <= 1.2 * theirs
+    assert set(report["load_s"]) == set(report["results"])
     assert {"machine", "versions", "commit", "bandwidth_gb_per_s", "rows", "random_weights"} <= set(report)
     assert result.stdout.count("picture") == 4
 
 
 def test_a_rival_needs_its_checkpoint(run, tiny):
     result = run(main, "--bundle", tiny, "--rival", "fp32")
-    assert result.exit_code == 2 and "--rival needs --checkpoint" in result.stderr
+    assert result.exit_code == 2 and "rivals need --checkpoint" in result.stderr
+
+
+def test_an_environment_without_openvino(run, checkpoints, tiny):
+    result = run(main, "--bundle", tiny, "--checkpoint", checkpoints("tiny", "hf"), "--openvino", sys.executable)
+    assert result.exit_code == 1 and "OpenVINO did not start (exit code 1)" in result.stderr
 
 
 def test_no_bundle_hides_another(run, tiny):
