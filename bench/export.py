@@ -1,0 +1,63 @@
+"""How long does an export take beside a plain copy of the checkpoint, and how much memory?
+
+    python -m bench.export --model janus-pro-7b --format bin --work build/export --out bench/results/export-7b-bin.json
+
+Makes a checkpoint of the model's true shapes with random weights, in the original layout, bf16; copies it; exports it in
+each precision, in processes of their own. Peak memory is the largest resident set, mapped pages included.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from bench.commands import measure
+from bench.machine import where
+from bench.make_checkpoint import make_checkpoint
+from bench.published_layouts import MODELS
+
+
+@click.command()
+@click.option("--model", type=click.Choice(list(MODELS)), default="janus-pro-7b", show_default=True)
+@click.option("--format", "file_format", type=click.Choice(["bin", "safetensors"]), default="bin", show_default=True)
+@click.option("--precision", "precisions", multiple=True, default=["fp16", "int4"], show_default=True)
+@click.option("--work", type=click.Path(file_okay=False, path_type=Path), required=True, help="Room for three copies of the checkpoint.")
+@click.option("--keep", is_flag=True, help="Leave the bundles in WORK.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def main(model: str, file_format: str, precisions: tuple[str, ...], work: Path, keep: bool, out: Path) -> None:
+    """Export MODEL's shape and say what it took."""
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoint = make_checkpoint(model, work / "checkpoint", "original", file_format, "bf16")
+    size = sum(path.stat().st_size for path in checkpoint.iterdir())
+    start = time.perf_counter()
+    shutil.copytree(checkpoint, work / "copy")
+    copy_s = time.perf_counter() - start
+    shutil.rmtree(work / "copy")
+    click.echo(f"copy   {copy_s:7.1f} s  {size / 1e9:.1f} GB")
+    results = {}
+    for precision in precisions:
+        bundle = work / precision
+        row = measure("janus-export", "checkpoint", str(checkpoint), "--out", str(bundle), "--precision", precision, "--force", "--quiet")
+        row["bundle_gb"] = round(sum(path.stat().st_size for path in bundle.iterdir()) / 1e9, 2)
+        results[precision] = row
+        click.echo(f"{precision:6} {row['wall_s']:7.1f} s  {row['bundle_gb']:.1f} GB, peak memory {row['peak_gb']:.2f} GB")
+        if not keep:
+            shutil.rmtree(bundle)
+    report = {
+        "question": "time and peak memory of an export, beside a plain copy of the checkpoint",
+        "model": model,
+        "format": file_format,
+        "random_weights": True,
+        **where(),
+        "checkpoint_gb": round(size / 1e9, 2),
+        "copy_s": round(copy_s, 1),
+        "results": results,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
