@@ -138,8 +138,8 @@ def test_both_losses_fall_on_one_batch(text):
     ]
 
     def losses(rows):
-        sharp = torch.zeros(len(rows))
-        drawing, _ = train_decoder.drawing_loss(model, [prompts[row] for row in rows], ids[rows], sharp, text.pad)
+        log_probs = train_decoder.drawing_log_probs(model, [prompts[row] for row in rows], ids[rows], text.pad)
+        drawing = train_decoder.drawing_loss(log_probs, ids[rows], torch.zeros(len(rows)))
         answer, _ = train_decoder.answer_loss(model, images[rows], [spoken[row] for row in rows], text)
         return drawing, answer
 
@@ -158,18 +158,29 @@ def test_both_losses_fall_on_one_batch(text):
     assert drawing.item() < first[0] - 0.2 and answer.item() < first[1] - 0.5
 
 
-def test_a_blank_prompt_is_smoothed(text):
+def test_a_blank_prompt_is_smoothed():
     """The loss is linear in each row's smoothing, from its targets alone to every id alike."""
-    model = build(VOCAB_SIZE, text.placeholder, 0)
     ids = torch.randint(0, NUM_IDS, (2, GRID**2))
-    prompts = [text.drawing("a red circle"), text.drawing("a red circle", blank=True)]
+    log_probs = torch.randn(2, GRID**2, NUM_IDS).log_softmax(-1)
 
     def loss(*smoothing):
-        with torch.no_grad():
-            return train_decoder.drawing_loss(model, prompts, ids, torch.tensor(smoothing), text.pad)[0].item()
+        return train_decoder.drawing_loss(log_probs, ids, torch.tensor(smoothing)).item()
 
     assert loss(0.2, 0.2) == pytest.approx(0.8 * loss(0.0, 0.0) + 0.2 * loss(1.0, 1.0), rel=1e-5)
     assert loss(0.2, 0.0) + loss(0.0, 0.2) == pytest.approx(loss(0.0, 0.0) + loss(0.2, 0.2), rel=1e-5)
+
+
+def test_looks_are_asked_for_apart_from_places():
+    """How likely a thing is at all does not matter, nor what cells of background are told to be."""
+    background = torch.tensor([0, 1])
+    ids = torch.tensor([[0, 2, 3, 1]])
+    scores = torch.randn(1, 4, 5)
+    loss = train_decoder.look_loss(scores.log_softmax(-1), ids, background)
+    expected = torch.nn.functional.cross_entropy(scores[0, 1:3, 2:], torch.tensor([0, 1]))
+    torch.testing.assert_close(loss, expected)
+    scores[..., :2] += 7
+    scores[:, [0, 3]] = 0
+    torch.testing.assert_close(train_decoder.look_loss(scores.log_softmax(-1), ids, background), expected)
 
 
 def test_the_rate_rises_holds_and_falls():
