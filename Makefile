@@ -7,7 +7,6 @@ STAMP := $(VENV)/.installed
 MODEL ?=
 PRECISION ?=
 OUT ?= engines/$(notdir $(patsubst %/,%,$(MODEL)))
-DEMO := engines/demo
 NANO := engines/janus-nano
 BENCH := build/bench
 OPENVINO ?=
@@ -25,16 +24,9 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP) ## make .venv and install everything
 
-demo: $(STAMP) $(DEMO)/manifest.json ## draw pictures into out/ and answer a question about one
-	$(BIN)/janus-rt generate "a red circle" "a small blue square left of a green triangle" -n 2 --grid --bundle $(DEMO) --out out
-	$(BIN)/janus-rt describe "$$(ls -t out/*-grid.png | head -n 1)" --ask "What is in this picture?" --max-tokens 32 --bundle $(DEMO)
-
-# Random weights of a tiny size, until a trained model of our own ships.
-# Made again whenever what makes it has changed.
-$(DEMO)/manifest.json: $(wildcard bench/*.py nano/tokenizer.py janus_export/*.py janus_export/modules/*.py janus_runtime/manifest.py) | $(STAMP)
-	rm -rf build/demo-checkpoint
-	$(BIN)/python -m bench.make_checkpoint --model tiny --layout hf --out build/demo-checkpoint
-	$(BIN)/janus-export checkpoint build/demo-checkpoint --out $(DEMO) --force
+demo: $(STAMP) ## draw pictures into out/ with the built-in model and answer a question about one
+	$(BIN)/janus-rt generate "a red circle" "a small blue square left of a green triangle" "three yellow crosses on black" -n 4 --grid --upscale 256 --out out
+	$(BIN)/janus-rt describe "$$(ls -t out/*-a-small-blue-square-*-seed0.png | head -n 1)" --ask "What is left of the triangle?"
 
 test: $(STAMP) ## every test
 	$(BIN)/python -m pytest
@@ -53,7 +45,7 @@ export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=fp
 	@test -n "$(MODEL)" || { echo "usage: make export MODEL=<hub id or folder> [PRECISION=fp32|fp16|int8|int4] [OUT=engines/<name>]" >&2; exit 2; }
 	$(BIN)/janus-export checkpoint "$(MODEL)" --out "$(OUT)" $(if $(PRECISION),--precision $(PRECISION))
 
-# About 75 minutes on two cores. Stopped, it goes on where it was; finished, it starts from nothing the next time.
+# About 90 minutes on two cores. Stopped, it goes on where it was; finished, it starts from nothing the next time.
 nano: $(STAMP) ## train janus-nano again from nothing and export it
 	$(BIN)/python -m nano --out nano/janus-nano --work build/nano
 	$(MAKE) nano-bundle

@@ -1,4 +1,4 @@
-"""Writes README's table of numbers from bench/results, between its markers. `--check` only compares.
+"""Writes README's tables of numbers from bench/results, between their markers. `--check` only compares.
 
 python -m bench.table [--check]
 """
@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 _ROOT = Path(__file__).resolve().parents[1]
-_RESULTS = _ROOT / "bench" / "results" / "commands-janus-pro-1b.json"
-_START, _END = "<!-- table: bench/table.py -->", "<!-- end of table -->"
+_RESULTS = _ROOT / "bench" / "results"
+_END = "<!-- end of table -->"
 
 
-def table(report: dict) -> str:
+def speed(report: dict) -> str:
     """One row a precision: seconds and peak memory of each command, and of one image step."""
     machine = report["machine"]
     lines = [
@@ -30,20 +30,47 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def replaced(readme: str, new: str) -> str:
-    head, rest = readme.split(_START)
-    return f"{head}{_START}\n{new}\n{_END}{rest.split(_END)[1]}"
+_SCORES = {
+    "colour": "right colours",
+    "shape": "right shapes",
+    "colour_and_shape": "each thing in its colour",
+    "position": "left, right, above, below",
+    "count": "right number",
+    "answers": "right answers",
+}
+
+
+def quality(report: dict) -> str:
+    """What janus-nano gets right of prompts and questions that are held out of its training, with guidance and without."""
+    guided, plain = f"guidance {report['cfg_weight']:g}", "no guidance"
+    lines = [f"| {report['draws']} prompts, {report['questions']} questions | {guided} | {plain} |", "| --- | --- | --- |"]
+    for name, label in _SCORES.items():
+        without = f"{report['unguided'][name]:.1%}" if name in report["unguided"] else ""
+        lines.append(f"| {label} | {report[name]:.1%} | {without} |")
+    return "\n".join(lines)
+
+
+TABLES = {"speed": (speed, "commands-janus-pro-1b.json"), "quality": (quality, "nano-quality.json")}
+
+
+def replaced(readme: str) -> str:
+    """README with every table made anew."""
+    for name, (table, file) in TABLES.items():
+        head, rest = readme.split(f"<!-- table: {name} -->")
+        body = table(json.loads((_RESULTS / file).read_text()))
+        readme = f"{head}<!-- table: {name} -->\n{body}\n{_END}{rest.split(_END, 1)[1]}"
+    return readme
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Exit with 1 if README and results differ.")
 def main(check: bool) -> None:
-    """Bring README's table up to date."""
+    """Bring README's tables up to date."""
     path = _ROOT / "README.md"
     old = path.read_text(encoding="utf-8")
-    new = replaced(old, table(json.loads(_RESULTS.read_text())))
+    new = replaced(old)
     if check and new != old:
-        raise click.ClickException("README's table is not that of bench/results; run 'python -m bench.table'")
+        raise click.ClickException("README's tables are not those of bench/results; run 'python -m bench.table'")
     path.write_text(new, encoding="utf-8")
 
 

@@ -10,6 +10,9 @@ from .errors import BundleError
 from .manifest import Graph, Manifest
 
 _BLOCK_BYTES = 1 << 22
+_HERE = Path(__file__).parent
+# janus-nano, the model that ships with the package: a part of it when installed, in `engines` in a checkout.
+NANO = _HERE / "janus_nano" if (_HERE / "janus_nano").is_dir() else _HERE.parent / "engines" / "janus-nano"
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .janus import Janus
     from .text_to_image import GeneratedImage
 
-DEFAULT_BUNDLE = "engines/janus-nano"
-
 
 @contextmanager
 def reported(debug: bool) -> Iterator[None]:
@@ -69,7 +67,7 @@ def _one_line(error: Exception) -> str:
 def common(command: Callable[..., None]) -> Callable[..., None]:
     """The options that every command shares; opens the model and hands it in as `janus`."""
 
-    @click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, metavar="DIR", help="The bundle to run.")
+    @click.option("--bundle", metavar="DIR", help="The bundle to run.  [default: janus-nano, which is built in]")
     @click.option(
         "--backend",
         type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
@@ -81,15 +79,16 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--quiet", is_flag=True, help="No progress and no notes on stderr.")
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
-    def wrapped(bundle: str, backend: Any, as_json: bool, quiet: bool, debug: bool, **options: Any) -> None:
+    def wrapped(bundle: str | None, backend: Any, as_json: bool, quiet: bool, debug: bool, **options: Any) -> None:
         with reported(debug):
             if quiet:
                 import logging
 
                 logging.getLogger("janus_runtime").setLevel(logging.ERROR)
+            from .bundle import NANO
             from .janus import load
 
-            with load(bundle, backend) as janus:
+            with load(NANO if bundle is None else bundle, backend) as janus:
                 if not quiet:
                     click.echo(f"{janus.manifest.name}, {janus.manifest.precision}, {janus.backend_description}", err=True)
                     if janus.manifest.random_weights:

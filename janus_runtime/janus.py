@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from .backends import BackendName, open_backend
-from .bundle import Bundle
+from .bundle import NANO, Bundle
 from .engines import Engines
 from .errors import BundleError
 from .image import Picture, as_pictures
@@ -153,8 +153,8 @@ class Janus:
         self.close()
 
 
-def load(path: str | Path, backend: BackendName = "auto") -> Janus:
-    """Opens a bundle. Graphs are read when first used.
+def load(path: str | Path = NANO, backend: BackendName = "auto") -> Janus:
+    """Opens a bundle, by default janus-nano, which is built in. Graphs are read when first used.
 
     Raises BundleError if the folder is not a whole bundle, BackendError if the backend cannot run here.
     """

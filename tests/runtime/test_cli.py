@@ -144,7 +144,6 @@ def test_random_weights_are_said_plainly(run, tiny):
     ("arguments", "message"),
     [
         (("generate", "fox", "--bundle", "absent"), "no bundle at absent; make one with"),
-        (("info",), "no bundle at engines/janus-nano"),
         (("generate", " ", "--bundle", "TINY"), "the prompt is empty"),
         (("generate", "fox " * 600, "--bundle", "TINY"), "this model takes 1008 beside a picture"),
         (("describe", "absent.png", "--bundle", "TINY"), "no image at absent.png"),

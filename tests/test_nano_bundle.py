@@ -1,0 +1,144 @@
+"""The bundle that ships: it is the tracked checkpoint's, it travels with the wheel, and what it draws and says is right."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import janus_runtime
+from janus_export.bundle import export_bundle
+from janus_export.checkpoint import open_checkpoint
+from janus_runtime import sampling
+from janus_runtime.bundle import NANO
+from janus_runtime.cli import main
+from janus_runtime.tolerances import LOGIT_MARGIN
+from nano.look import look, related
+from nano.scenes import Scene, Thing, render
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINT = ROOT / "nano" / "janus-nano"
+PROMPTS = [
+    "a red circle",
+    "a small blue square left of a green triangle",
+    "three yellow crosses on black",
+    "a picture of an orange triangle at the top",
+    "a large purple cross above a small red square on a grey background",
+]
+
+
+@pytest.fixture(scope="module")
+def nano():
+    with janus_runtime.load(NANO, backend="cpu") as janus:
+        yield janus
+
+
+def test_a_red_circle_is_red_and_round(nano):
+    for picture in nano.generate("a red circle", n=4):
+        (thing,) = look(np.asarray(picture.image)).things
+        assert (thing.colour, thing.shape) == ("red", "circle")
+
+
+def test_things_stand_where_they_were_asked_to(nano):
+    for picture in nano.generate("a small blue square left of a green triangle", n=4):
+        square, triangle = look(np.asarray(picture.image)).things
+        assert (square.colour, square.shape, square.size) == ("blue", "square", "small")
+        assert (triangle.colour, triangle.shape) == ("green", "triangle")
+        assert related(square, "left of", triangle)
+
+
+def test_what_it_draws_it_can_describe(nano):
+    (picture,) = nano.generate("three yellow crosses on black", seed=3)
+    assert "".join(nano.describe(picture.image)).strip() == "three yellow crosses on a black background"
+
+
+def test_a_conversation_about_a_picture(nano):
+    scene = Scene("pair", (Thing("blue", "square", "small", 16, 32), Thing("green", "triangle", "large", 44, 36)), "white", "left of")
+    chat = nano.chat()
+    said = [
+        "".join(chat.say("What colour is the triangle?", Image.fromarray(render(scene)))),
+        "".join(chat.say("What is left of the triangle?")),
+        "".join(chat.say("How many circles are there?")),
+    ]
+    assert [text.strip() for text in said] == ["green", "a blue square", "none"]
+
+
+def test_seeds_keep_their_promise(nano, monkeypatch):
+    """Alone, in a batch of eight and in any order of prompts, a picture is its prompt's and its seed's: 100 seeds."""
+    leads = []
+    largest = sampling._largest
+
+    def recorded(scores):
+        best = np.partition(scores, -2, axis=-1)[..., -2:].astype(np.float64)
+        leads.append(best[..., 1] - best[..., 0])
+        return largest(scores)
+
+    for first in range(0, 100, 4):
+        # One batch of eight: four seeds of two prompts of different lengths, in both orders.
+        prompts = [PROMPTS[first // 4 % len(PROMPTS)], PROMPTS[(first // 4 + 1) % len(PROMPTS)]]
+        company = [nano.generate(order, n=4, seed=first, batch_size=8) for order in (prompts, prompts[::-1])]
+        for seed in range(first, first + 4):
+            prompt = prompts[seed % 2]
+            leads.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(sampling, "_largest", recorded)
+                (alone,) = nano.generate(prompt, seed=seed)
+            for pictures in company:
+                (other,) = (picture for picture in pictures if (picture.prompt, picture.seed) == (prompt, seed))
+                for step in np.flatnonzero(other.image_ids != alone.image_ids)[:1]:
+                    lead = float(leads[step][0])
+                    print(f"{prompt!r}, seed {seed}: another id from step {step} on, where the best led by {lead:.1e}")
+                    assert lead <= LOGIT_MARGIN
+
+
+def test_the_bundle_is_the_export_of_the_tracked_checkpoint(tmp_path):
+    export_bundle(open_checkpoint(str(CHECKPOINT)), tmp_path / "janus-nano", "fp32")
+    names = sorted(path.name for path in NANO.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "janus-nano").iterdir())
+    changed = [
+        name for name in names if name != "goldens.npz" and (NANO / name).read_bytes() != (tmp_path / "janus-nano" / name).read_bytes()
+    ]
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (NANO, tmp_path / "janus-nano")]
+    for manifest in manifests:
+        del manifest["files"]["goldens.npz"]
+    assert manifests[0] == manifests[1] and changed in ([], ["manifest.json"]), "run 'make nano-bundle'"
+
+
+def test_sizes():
+    assert (CHECKPOINT / "model.safetensors").stat().st_size <= 8_000_000
+    assert sum(path.stat().st_size for path in NANO.iterdir()) <= 20_000_000
+
+
+def test_the_wheel_carries_it(tmp_path):
+    """Installed elsewhere with nothing but NumPy and its like, `janus-rt` draws with it."""
+    source = tmp_path / "source"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, tracked):
+        if name.startswith(("janus_", "engines/", "pyproject", "README", "LICENSE")) and (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size <= 16_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = "import janus_runtime.cli, sys; sys.exit(janus_runtime.cli.main(['generate', 'a red circle', '-n', '1', '--out', 'out']))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
+                            capture_output=True, text=True)  # fmt: skip
+    assert result.returncode == 0 and "janus-nano" in result.stderr, result.stderr
+    (path,) = (tmp_path / "out").glob("*.png")
+    assert look(np.asarray(Image.open(path))).things[0].colour == "red"
+
+
+def test_it_is_the_default_of_every_command(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "janus-nano" in run(main, "info").stdout
+    assert run(main, "verify").exit_code == 0
+    result = run(main, "describe", Path(__file__).parents[1] / "docs" / "first-picture.png", "--quiet")
+    assert result.exit_code == 0
