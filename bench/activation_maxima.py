@@ -4,7 +4,7 @@
 
 Runs the fp32 torch reference, one matrix in memory at a time, over a drawing (the prompt, then the ids that the VQ encoder
 gives the picture) and over a question about the picture. BUNDLE, of any precision, says how prompts are made. Exit code 1
-where something comes to more than a quarter of fp16's range.
+where something comes to more than a quarter of fp16's range. Scores inside attention are not watched.
 """
 
 import json
@@ -25,13 +25,14 @@ from janus_export.checkpoint import Checkpoint, open_checkpoint
 from janus_export.config import JanusConfig
 from janus_export.modules.attention import causal_attention
 from janus_export.modules.language_model import DecoderLayer, final_norm
-from janus_export.modules.layers import Linear, stream_weights
+from janus_export.modules.layers import LayerNorm, Linear, RMSNorm, stream_weights
 from janus_runtime.bundle import Bundle
 from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
 from janus_runtime.image import open_image, preprocess
 from janus_runtime.manifest import TOKENIZER
 from janus_runtime.prompt import Prompter, splice
+from janus_runtime.tolerances import ALWAYS_FP32
 
 _LIMIT = float(np.finfo(np.float16).max)
 _WARN = _LIMIT / 4  # other prompts than these may go further
@@ -40,7 +41,7 @@ Maxima = dict[str, float]
 
 
 class Watched:
-    """Runs the checkpoint's modules and keeps the largest magnitude of what goes into each product and out of each part."""
+    """Runs the checkpoint's modules and keeps the largest magnitude of what goes into products and norms and out of each part."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.config, self.tensors = checkpoint.config, checkpoint.tensors
@@ -50,8 +51,9 @@ class Watched:
         """`kind` is the module's class, or what builds it on the meta device."""
         with torch.device("meta"):
             module = kind(self.config, torch.float32)
-        for part_name, part in module.named_modules(prefix=name):
-            part.register_forward_hook(partial(self._see, part_name))
+        if name not in ALWAYS_FP32:
+            for part_name, part in module.named_modules(prefix=name):
+                part.register_forward_hook(partial(self._see, part_name))
         result: Tensor = stream_weights(module, self.tensors)(*arguments)
         return result
 
@@ -64,7 +66,7 @@ class Watched:
         return self.run(f"{name}.norm", lambda config, f: final_norm(text, f), embeds[:, -1])
 
     def _see(self, name: str, part: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
-        seen = {name: result, **({f"{name} input": arguments[0]} if isinstance(part, Linear) else {})}
+        seen = {name: result, **({f"{name} input": arguments[0]} if isinstance(part, Linear | LayerNorm | RMSNorm) else {})}
         for place, value in seen.items():
             if isinstance(value, Tensor) and value.is_floating_point():
                 self.maxima[place] = max(self.maxima.get(place, 0.0), float(value.abs().max()))
@@ -72,7 +74,7 @@ class Watched:
 
 @torch.inference_mode()
 def activation_maxima(checkpoint: Checkpoint, bundle: Bundle, picture: Image.Image, prompt: str, question: str) -> Maxima:
-    """Part -> the largest magnitude of its output; `… input` is what goes into a product."""
+    """Part -> the largest magnitude of its output; `… input` is what goes into a product or a norm."""
     watched, prompter, manifest = Watched(checkpoint), Prompter(bundle.manifest, bundle.path / TOKENIZER), bundle.manifest
 
     def embed(ids: np.ndarray) -> Tensor:

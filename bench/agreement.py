@@ -75,8 +75,11 @@ def main(baseline: str, bundles: tuple[str, ...], prompt: str, seed: int, cfg_we
         ids, theirs, precision = run(baseline, prompt, seed, cfg_weight)
         results = {}
         for bundle in bundles:
-            if Bundle.open(bundle).manifest.image_output != manifest.image_output:
-                raise JanusError(f"{bundle} draws other pictures than {baseline}: not the same model")
+            other = Bundle.open(bundle).manifest
+            if any(getattr(other, part) != getattr(manifest, part) for part in ("family", "source", "image_output")):
+                raise JanusError(f"{bundle} is not the same model as {baseline}")
+            if other.precision in results:
+                raise JanusError(f"two bundles are {other.precision}, and one would hide the other; give one of each precision")
             _, ours, name = run(bundle, prompt, seed, cfg_weight, fed=ids)
             results[name] = {
                 "prompt": compare(ours[:, 0], theirs[:, 0]),
@@ -88,7 +91,7 @@ def main(baseline: str, bundles: tuple[str, ...], prompt: str, seed: int, cfg_we
             report = {
                 "question": f"agreement with {precision} over all steps of one picture, teacher-forced",
                 "model": manifest.source.name, "random_weights": manifest.random_weights, **where(),
-                "steps": len(ids), "cfg_weight": cfg_weight, "results": results,
+                "prompt": prompt, "seed": seed, "cfg_weight": cfg_weight, "steps": len(ids), "results": results,
             }  # fmt: skip
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(report, indent=1) + "\n")

@@ -8,6 +8,7 @@ each precision, in processes of their own. Peak memory is the largest resident s
 
 import json
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from bench.commands import measure
 from bench.machine import where
 from bench.make_checkpoint import make_checkpoint
 from bench.published_layouts import MODELS
+from janus_runtime.cli import reported
 
 
 @click.command()
@@ -24,26 +26,27 @@ from bench.published_layouts import MODELS
 @click.option("--format", "file_format", type=click.Choice(["bin", "safetensors"]), default="bin", show_default=True)
 @click.option("--precision", "precisions", multiple=True, default=["fp16", "int4"], show_default=True)
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), required=True, help="Room for three copies of the checkpoint.")
-@click.option("--keep", is_flag=True, help="Leave the bundles in WORK.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def main(model: str, file_format: str, precisions: tuple[str, ...], work: Path, keep: bool, out: Path) -> None:
-    """Export MODEL's shape and say what it took."""
+@click.option("--debug", is_flag=True)
+def main(model: str, file_format: str, precisions: tuple[str, ...], work: Path, out: Path, debug: bool) -> None:
+    """Export MODEL's shape and say what it took. WORK is left as it was."""
     work.mkdir(parents=True, exist_ok=True)
-    checkpoint = make_checkpoint(model, work / "checkpoint", "original", file_format, "bf16")
-    size = sum(path.stat().st_size for path in checkpoint.iterdir())
-    start = time.perf_counter()
-    shutil.copytree(checkpoint, work / "copy")
-    copy_s = time.perf_counter() - start
-    shutil.rmtree(work / "copy")
-    click.echo(f"copy   {copy_s:7.1f} s  {size / 1e9:.1f} GB")
-    results = {}
-    for precision in precisions:
-        bundle = work / precision
-        row = measure("janus-export", "checkpoint", str(checkpoint), "--out", str(bundle), "--precision", precision, "--force", "--quiet")
-        row["bundle_gb"] = round(sum(path.stat().st_size for path in bundle.iterdir()) / 1e9, 2)
-        results[precision] = row
-        click.echo(f"{precision:6} {row['wall_s']:7.1f} s  {row['bundle_gb']:.1f} GB, peak memory {row['peak_gb']:.2f} GB")
-        if not keep:
+    with reported(debug), tempfile.TemporaryDirectory(dir=work) as folder:
+        checkpoint = make_checkpoint(model, Path(folder) / model, "original", file_format, "bf16")
+        size = sum(path.stat().st_size for path in checkpoint.iterdir())
+        copy = Path(folder) / "copy"
+        start = time.perf_counter()
+        shutil.copytree(checkpoint, copy)
+        copy_s = time.perf_counter() - start
+        shutil.rmtree(copy)
+        click.echo(f"copy   {copy_s:7.1f} s  {size / 1e9:.1f} GB")
+        results = {}
+        for precision in precisions:
+            bundle = Path(folder) / precision
+            row = measure("janus-export", "checkpoint", str(checkpoint), "--out", str(bundle), "--precision", precision, "--quiet")
+            row["bundle_gb"] = round(sum(path.stat().st_size for path in bundle.iterdir()) / 1e9, 2)
+            results[precision] = row
+            click.echo(f"{precision:6} {row['wall_s']:7.1f} s  {row['bundle_gb']:.1f} GB, peak memory {row['peak_gb']:.2f} GB")
             shutil.rmtree(bundle)
     report = {
         "question": "time and peak memory of an export, beside a plain copy of the checkpoint",

@@ -9,6 +9,7 @@ over the memory bandwidth measured in the same run, are its floor.
 import json
 import resource
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 
 import janus_runtime
 from bench.machine import where
-from bench.rivals import Transformers, openvino_stages
+from bench.rivals import OpenVINO, Transformers
 from janus_runtime.bundle import Bundle
 from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
@@ -57,25 +58,31 @@ def main(
             raise click.UsageError("rivals need --checkpoint, a folder in the HF layout")
         systems: dict[str, list[Stage]] = {}
         load_s: dict[str, float] = {}
+        others: dict[str, dict] = {}
         manifests = [Bundle.open(bundle).manifest for bundle in bundles]
-        for bundle, manifest in zip(bundles, manifests, strict=True):
-            name = f"janus-rt {manifest.precision}"
-            if name in systems:
-                raise JanusError(f"two bundles are {manifest.precision}, and one would hide the other; give one of each precision")
-            start = time.perf_counter()
-            systems[name] = list(stages(janus_runtime.load(bundle, "cpu")._engines, rows))
-            load_s[name] = time.perf_counter() - start
-        if checkpoint:
-            if openvino:
-                systems |= {f"OpenVINO int{bits}": list(openvino_stages(openvino, checkpoint, bits, rows)) for bits in (8, 4)}
+        with ExitStack() as stack:
+            for bundle, manifest in zip(bundles, manifests, strict=True):
+                name = f"janus-rt {manifest.precision}"
+                if name in systems:
+                    raise JanusError(f"two bundles are {manifest.precision}, and one would hide the other; give one of each precision")
+                start = time.perf_counter()
+                engines = stack.enter_context(janus_runtime.load(bundle, "cpu"))._engines
+                for graph in manifest.graphs:
+                    engines[graph]
+                load_s[name] = time.perf_counter() - start
+                systems[name] = list(stages(engines, rows))
+            for bits in (8, 4) if openvino else ():
+                process = stack.enter_context(OpenVINO(openvino, checkpoint, bits, rows))
+                systems[f"OpenVINO int{bits}"], others[f"OpenVINO int{bits}"] = list(process.stages()), process.about
             for rival in rivals:
                 start = time.perf_counter()
-                systems[f"transformers {rival}"] = list(Transformers(checkpoint, _DTYPES[rival]).stages(rows))
+                contender = Transformers(checkpoint, _DTYPES[rival])
                 load_s[f"transformers {rival}"] = time.perf_counter() - start
-        every = [stage for found in systems.values() for stage in found if stage.name.startswith(only)]
-        bandwidth = read_bandwidth()
-        timings = iter(time_stages(every, runs=1000, seconds=seconds))
-        results = {name: {s.name: next(timings) for s in found if s.name.startswith(only)} for name, found in systems.items()}
+                systems[f"transformers {rival}"] = list(contender.stages(rows))
+            chosen = {name: [stage for stage in found if stage.name.startswith(only)] for name, found in systems.items()}
+            bandwidth = read_bandwidth()
+            timings = iter(time_stages([stage for found in chosen.values() for stage in found], runs=1000, seconds=seconds))
+            results = {name: {stage.name: next(timings) for stage in found} for name, found in chosen.items()}
         tokens = manifests[0].image_output.num_tokens
         report = {
             "question": "latency of every stage, systems in turn",
@@ -86,6 +93,7 @@ def main(
             "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
             "rows": rows,
             "load_s": load_s,
+            "others": others,
             "results": {name: {stage: asdict(timing) for stage, timing in row.items()} for name, row in results.items()},
         }
         for name, row in results.items():

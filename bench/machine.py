@@ -13,7 +13,7 @@ def where() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "memory_gb": round(memory / 1e9)},
-        "versions": {"python": platform.python_version(), **_versions("janus-rt", "onnxruntime", "torch", "numpy")},
+        "versions": {"python": platform.python_version(), **_versions("janus-rt", "onnxruntime", "torch", "transformers", "numpy")},
         "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
     }
 

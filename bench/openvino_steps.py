@@ -2,32 +2,37 @@
 
     python bench/openvino_steps.py CONFIG BITS ROWS LENGTH…
 
-The decoder alone, as optimum-intel exports a Llama of the same sizes whose head is Janus's image head; weights are random,
-8 bits as optimum has them by default or 4 bits, symmetric, in groups of 64. Prints `ready BYTES` (of weights), then answers
-each line of stdin, an index into the lengths, with `done` after one step at that length. The cache grows by the step, as it
-does in use.
+The decoder as optimum-intel exports a Llama of the same sizes, with one plain table before it and one matrix after it, as
+large as Janus's codebook: a little less work than Janus's aligner and head. Weights are random, 8 bits as optimum has them
+by default or 4 bits, symmetric, in groups of 64. Prints one line of JSON when it is ready, then answers each line of
+stdin, an index into the lengths, with `done` after one step. The cache grows by the step, as it does in use, so that late
+calls read some tokens more than the length says.
 """
 
 import json
 import os
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import openvino
-import torch
-from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
-from transformers import LlamaConfig, LlamaForCausalLM
+# What libraries say while they are imported and export must not stand between the answers.
+_ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+import numpy as np  # noqa: E402
+import openvino  # noqa: E402
+import torch  # noqa: E402
+from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 
 def export(config: LlamaConfig, bits: int, folder: Path) -> Path:
     """-> the OpenVINO model's file."""
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder / "torch")
-    quantisation = (
-        OVWeightQuantizationConfig(bits=8) if bits == 8 else OVWeightQuantizationConfig(bits=4, sym=True, group_size=64, ratio=1.0)
-    )
+    how = {8: {}, 4: {"sym": True, "group_size": 64, "ratio": 1.0}}[bits]
+    quantisation = OVWeightQuantizationConfig(bits=bits, **how)
     model = OVModelForCausalLM.from_pretrained(folder / "torch", export=True, compile=False, quantization_config=quantisation)
     model.save_pretrained(folder / "openvino")
     return folder / "openvino" / "openvino_model.xml"
@@ -43,10 +48,12 @@ def main() -> None:
     for length in map(int, sys.argv[4:]):
         requests.append([compiled.create_infer_request(), 0])
         step(requests[-1], rows, length)
-    print("ready", weights, flush=True)
+    versions = {name: version(name) for name in ("openvino", "optimum-intel", "nncf")}
+    precision = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+    print(json.dumps({"weights": weights, "computes_in": precision, "versions": versions}), file=_ANSWERS, flush=True)
     for line in sys.stdin:
         step(requests[int(line)], rows, 1)
-        print("done", flush=True)
+        print("done", file=_ANSWERS, flush=True)
 
 
 def step(request: list, rows: int, tokens: int) -> None:
@@ -64,8 +71,4 @@ def step(request: list, rows: int, tokens: int) -> None:
 
 
 if __name__ == "__main__":
-    # What the exporter says must not stand between the answers.
-    answers = os.dup(1)
-    os.dup2(2, 1)
-    sys.stdout = os.fdopen(answers, "w")
     main()

@@ -96,32 +96,55 @@ class Transformers:
         return torch.inference_mode()(call)
 
 
-def openvino_stages(python: Path, checkpoint: Path, bits: int, rows: int) -> Iterator[Stage]:
-    """Image steps of a decoder of the checkpoint's sizes in a process of another environment, which has optimum-intel.
+class OpenVINO:
+    """Image steps of a decoder of the checkpoint's sizes, in a process of another environment, which ends with the context.
 
-    `python` is that environment's interpreter. Raises JanusError if the process fails.
+    `about` is what the process says of itself. Raises JanusError where it fails.
     """
-    config = json.loads((checkpoint / "config.json").read_text())
-    text, vq = config["text_config"], config["vq_config"]
-    tokens = vq["num_patches"] ** 2
-    lengths = [PROMPT_TOKENS + done for done in (0, tokens // 2, tokens - 1)]
-    # The head is Janus's for images, and only as many ids are embedded.
-    decoder = {**text, "vocab_size": vq["num_embeddings"], "pad_token_id": None, "tie_word_embeddings": False}
-    script = Path(__file__).with_name("openvino_steps.py")
-    arguments = [json.dumps(decoder), str(bits), str(rows), *map(str, lengths)]
-    process = subprocess.Popen([python, script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None
-    ready = process.stdout.readline().split()
-    if ready[:1] != ["ready"]:
-        raise JanusError(f"OpenVINO did not start (exit code {process.wait()}); {python} needs optimum-intel[openvino]")
-    # Of the weights it reads all but the embedding, which is 8 bits wide in either precision; its cache is, too.
-    weights = int(ready[1]) - vq["num_embeddings"] * text["hidden_size"]
-    token = 2 * text["num_hidden_layers"] * text["hidden_size"]
 
-    def step(index: int) -> None:
-        print(index, file=process.stdin, flush=True)
-        if process.stdout.readline() != "done\n":
-            raise JanusError(f"OpenVINO stopped (exit code {process.wait()})")
+    def __init__(self, python: Path, checkpoint: Path, bits: int, rows: int) -> None:
+        """`python`: the interpreter of an environment that has optimum-intel."""
+        config = json.loads((checkpoint / "config.json").read_text())
+        self._text, self._vq = config["text_config"], config["vq_config"]
+        self._rows, tokens = rows, self._vq["num_patches"] ** 2
+        self._lengths = [PROMPT_TOKENS + done for done in (0, tokens // 2, tokens - 1)]
+        decoder = {**self._text, "vocab_size": self._vq["num_embeddings"], "pad_token_id": None, "tie_word_embeddings": False}
+        arguments = [json.dumps(decoder), str(bits), str(rows), *map(str, self._lengths)]
+        script = Path(__file__).with_name("openvino_steps.py")
+        self._process = subprocess.Popen([python, script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            self.about = json.loads(self._answer())
+        except (JanusError, ValueError):
+            self.close()
+            raise JanusError(f"OpenVINO did not start; {python} needs optimum-intel[openvino]") from None
 
-    for index, (name, length) in enumerate(zip(("early", "middle", "late"), lengths, strict=True)):
-        yield Stage(f"image step, {name}", partial(step, index), weights + rows * length * token)
+    def stages(self) -> Iterator[Stage]:
+        # Of the weights it reads all but the embedding, which is 8 bits wide in either precision; its cache is, too.
+        weights = self.about["weights"] - self._vq["num_embeddings"] * self._text["hidden_size"]
+        token = 2 * self._text["num_hidden_layers"] * self._text["hidden_size"]
+        for index, (name, length) in enumerate(zip(("early", "middle", "late"), self._lengths, strict=True)):
+            yield Stage(f"image step, {name}", partial(self._step, index), weights + self._rows * length * token)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def __enter__(self) -> "OpenVINO":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _step(self, index: int) -> None:
+        assert self._process.stdin is not None
+        try:
+            print(index, file=self._process.stdin, flush=True)
+        except OSError:
+            raise JanusError("OpenVINO's process is gone; perhaps memory was short") from None
+        self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        if not (line := self._process.stdout.readline()):
+            raise JanusError("OpenVINO's process is gone; perhaps memory was short")
+        return line

@@ -108,7 +108,11 @@ def export_bundle(
             defaults=_DEFAULTS,
             graphs=graphs,
             files={WEIGHTS: weights, **{path.name: File(path.stat().st_size, sha256(path)) for path in others}},
-            built_with={"janus-export": __version__, **{name: version(name) for name in ("torch", "onnx", "onnx-ir", "onnxscript")}},
+            # Without the local label: which build of torch traced makes no difference.
+            built_with={
+                "janus-export": __version__,
+                **{name: version(name).split("+")[0] for name in ("torch", "onnx", "onnx-ir", "onnxscript")},
+            },
         )
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         # What we write, the runtime must accept.

@@ -48,7 +48,7 @@ def test_command(line, workplace, checkpoints):
 def make(*arguments, cwd=ROOT):
     """make, with the environment that runs the tests instead of a new one."""
     environment = str(BIN.parent)
-    return run(["make", "-o", f"{environment}/.installed", f"VENV={environment}", *arguments], cwd)
+    return run(["make", "--no-print-directory", "-o", f"{environment}/.installed", f"VENV={environment}", *arguments], cwd)
 
 
 def test_make_demo(tmp_path):

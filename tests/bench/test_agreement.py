@@ -21,7 +21,12 @@ def test_with_itself_and_with_fewer_bits(run, bundles, tiny, tmp_path):
 
 def test_another_model_is_refused(run, bundles, tiny):
     result = run(main, tiny, bundles("small"))
-    assert result.exit_code == 1 and "not the same model" in result.stderr
+    assert result.exit_code == 1 and "is not the same model as" in result.stderr
+
+
+def test_no_bundle_hides_another(run, tiny):
+    result = run(main, tiny, tiny, tiny)
+    assert result.exit_code == 1 and "two bundles are fp32" in result.stderr
 
 
 def test_the_divergence():
