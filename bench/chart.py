@@ -37,7 +37,7 @@ def main(report: Path, out: Path) -> None:
     for place, (step, _, _) in enumerate(bars):
         axes.text(step, place, f" {step:.0f} ms", va="center")
     axes.set_xlabel(f"one image step half-way through a picture, {measured['rows']} rows, {measured['model']}")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, metadata={"Date": None})
     click.echo(out)

@@ -50,7 +50,29 @@ def quality(report: dict) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"speed": (speed, "commands-janus-pro-1b.json"), "quality": (quality, "nano-quality.json")}
+def latency(report: dict) -> str:
+    """One row a stage, one column a system; of an image step also the share of its floor."""
+    systems = report["results"]
+    lines = [
+        f"{report['rows']} rows, systems in turn, medians. In brackets the share of its floor: the bytes that a step must read, over the "
+        f"read bandwidth of the same run, {report['bandwidth_gb_per_s']:.0f} GB/s.",
+        "",
+        "| stage | " + " | ".join(systems) + " |",
+        "| --- |" + " --- |" * len(systems),
+    ]
+    for stage in next(iter(systems.values())):
+        lines.append(f"| {stage} | " + " | ".join(_cell(row.get(stage), report["bandwidth_gb_per_s"]) for row in systems.values()) + " |")
+    return "\n".join(lines)
+
+
+def _cell(timing: dict | None, bandwidth: float) -> str:
+    if timing is None:
+        return ""
+    share = f" ({timing['reads'] / bandwidth / 1e6 / timing['p50']:.0%})" if timing["reads"] else ""
+    return (f"{timing['p50']:.0f} ms" if timing["p50"] < 1000 else f"{timing['p50'] / 1e3:.1f} s") + share
+
+
+TABLES = {"latency": (latency, "latency.json"), "speed": (speed, "commands-janus-pro-1b.json"), "quality": (quality, "nano-quality.json")}
 
 
 def replaced(readme: str) -> str:
