@@ -62,7 +62,7 @@ $(BENCH)/janus-pro-1b/config.json: | $(STAMP)
 $(BENCH)/%/manifest.json: $(BENCH)/janus-pro-1b/config.json $(wildcard janus_export/*.py janus_export/modules/*.py)
 	$(BIN)/janus-export checkpoint $(BENCH)/janus-pro-1b --out $(BENCH)/$* --precision $* --force
 
-# Two runs, since all systems together do not fit in 24 GB.
+# fp32 in a run of its own: all systems together do not fit in 24 GB.
 bench: $(STAMP) $(BENCH)/fp32/manifest.json $(BENCH)/int8/manifest.json $(BENCH)/int4/manifest.json ## time every stage at Janus-Pro-1B's shape beside its rivals (24 GB of disk and of memory) [OPENVINO=<python with optimum-intel>]
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m bench.latency --bundle $(BENCH)/int4 --bundle $(BENCH)/int8 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --rival bf16 $(if $(OPENVINO),--openvino $(OPENVINO)) --seconds 400 --out bench/results/latency.json

@@ -7,7 +7,6 @@ gives the picture) and over a question about the picture. BUNDLE, of any precisi
 where something comes to more than a quarter of fp16's range. Scores inside attention are not watched.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from bench.machine import write_report
 from janus_export import modules
 from janus_export.checkpoint import Checkpoint, open_checkpoint
 from janus_export.config import JanusConfig
@@ -111,7 +111,7 @@ def main(source: str, bundle: str, image: str, prompt: str, question: str, out: 
     with reported(debug):
         maxima = activation_maxima(open_checkpoint(source), Bundle.open(bundle), open_image(image), prompt, question)
         if out:
-            out.write_text(json.dumps({"limit": _LIMIT, "prompt": prompt, "question": question, "maxima": maxima}, indent=1) + "\n")
+            write_report(out, {"limit": _LIMIT, "prompt": prompt, "question": question, "maxima": maxima})
         largest = sorted(maxima.items(), key=lambda item: -item[1])[:10]
         for name, value in largest:
             click.echo(f"{value:12.1f}{value / _LIMIT:8.1%} of fp16's range  {name}")

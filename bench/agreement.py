@@ -7,7 +7,6 @@ hide what comes later. Of every step: whether the likeliest id is the same, and 
 distributions in nats, KL(baseline || bundle); from the prompt's row alone and under guidance.
 """
 
-import json
 from pathlib import Path
 
 import click
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import janus_runtime
-from bench.machine import where
+from bench.machine import where, write_report
 from janus_runtime.bundle import Bundle
 from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
@@ -93,8 +92,7 @@ def main(baseline: str, bundles: tuple[str, ...], prompt: str, seed: int, cfg_we
                 "model": manifest.source.name, "random_weights": manifest.random_weights, **where(),
                 "prompt": prompt, "seed": seed, "cfg_weight": cfg_weight, "steps": len(ids), "results": results,
             }  # fmt: skip
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(report, indent=1) + "\n")
+            write_report(out, report)
 
 
 if __name__ == "__main__":

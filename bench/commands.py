@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from bench.machine import where
+from bench.machine import where, write_report
 
 _BIN = Path(sys.executable).parent
 
@@ -67,8 +67,7 @@ def main(checkpoint: str, image: str, precisions: tuple[str, ...], prompt: str, 
         "max_tokens": max_tokens,
         "results": results,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(out, report)
     for precision, stages in results.items():
         for stage, row in stages.items():
             click.echo(f"{precision} {stage:9} {row['wall_s']:7.1f} s  {row['peak_gb']:5.2f} GB  {row['timings_ms'] or ''}")

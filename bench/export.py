@@ -6,7 +6,6 @@ Makes a checkpoint of the model's true shapes with random weights, in the origin
 each precision, in processes of their own. Peak memory is the largest resident set, mapped pages included.
 """
 
-import json
 import shutil
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import click
 
 from bench.commands import measure
-from bench.machine import where
+from bench.machine import where, write_report
 from bench.make_checkpoint import make_checkpoint
 from bench.published_layouts import MODELS
 from janus_runtime.cli import reported
@@ -58,8 +57,7 @@ def main(model: str, file_format: str, precisions: tuple[str, ...], work: Path, 
         "copy_s": round(copy_s, 1),
         "results": results,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    write_report(out, report)
 
 
 if __name__ == "__main__":

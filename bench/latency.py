@@ -6,7 +6,6 @@ Ratios hold where absolute times do not: every system's stage runs once before a
 over the memory bandwidth measured in the same run, are its floor.
 """
 
-import json
 import resource
 import time
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ import click
 import torch
 
 import janus_runtime
-from bench.machine import where
+from bench.machine import where, write_report
 from bench.rivals import OpenVINO, Transformers
 from janus_runtime.bundle import Bundle
 from janus_runtime.cli import reported
@@ -103,8 +102,7 @@ def main(
             if picture := picture_ms(row, tokens):
                 click.echo(f"{name:22}{'picture':20}{picture:9.1f}")
         if out:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(report, indent=1) + "\n")
+            write_report(out, report)
 
 
 if __name__ == "__main__":

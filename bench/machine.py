@@ -1,5 +1,6 @@
-"""What a result was measured on."""
+"""What a result was measured on, and how it is put on file."""
 
+import json
 import os
 import platform
 import subprocess
@@ -16,6 +17,12 @@ def where() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **_versions("janus-rt", "onnxruntime", "torch", "transformers", "numpy")},
         "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
     }
+
+
+def write_report(out: Path, report: dict[str, Any]) -> None:
+    """JSON in `out`, whose folder is made: what was measured for minutes is not lost to a missing one."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _versions(*names: str) -> dict[str, str]:

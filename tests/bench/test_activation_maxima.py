@@ -20,9 +20,9 @@ def picture(tmp_path):
 
 
 def test_what_is_seen_is_what_the_graphs_compute(run, checkpoints, tiny, janus, picture, tmp_path):
-    result = run(main, checkpoints("tiny", "hf"), tiny, "--image", picture, "--out", tmp_path / "maxima.json")
+    result = run(main, checkpoints("tiny", "hf"), tiny, "--image", picture, "--out", tmp_path / "results" / "maxima.json")
     assert result.exit_code == 0, result.output
-    maxima = json.loads((tmp_path / "maxima.json").read_text())["maxima"]
+    maxima = json.loads((tmp_path / "results" / "maxima.json").read_text())["maxima"]
     pixels = preprocess(Image.open(picture), janus.manifest.image_input)
     assert maxima["vision_encoder"] == pytest.approx(np.abs(janus._engines.encode_image(pixels)).max(), rel=1e-4)
     layers = {name.split(".")[2] for name in maxima if name.startswith("language_model.layers.")}
