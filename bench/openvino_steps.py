@@ -4,9 +4,9 @@
 
 The decoder as optimum-intel exports a Llama of the same sizes, with one plain table before it and one matrix after it, as
 large as Janus's codebook: a little less work than Janus's aligner and head. Weights are random, 8 bits as optimum has them
-by default or 4 bits, symmetric, in groups of 64. Prints one line of JSON when it is ready, then answers each line of
-stdin, an index into the lengths, with `done` after one step. The cache grows by the step, as it does in use, so that late
-calls read some tokens more than the length says.
+by default or 4 bits, symmetric, in groups of 128 as ours (64 takes as long). Prints one line of JSON when it is ready, then
+answers each line of stdin, an index into the lengths, with `done` after one step. The cache grows by the step, as it does in
+use, so that late calls read some tokens more than the length says.
 """
 
 import json
@@ -31,7 +31,7 @@ def export(config: LlamaConfig, bits: int, folder: Path) -> Path:
     """-> the OpenVINO model's file."""
     torch.manual_seed(0)
     LlamaForCausalLM(config).save_pretrained(folder / "torch")
-    how = {8: {}, 4: {"sym": True, "group_size": 64, "ratio": 1.0}}[bits]
+    how = {8: {}, 4: {"sym": True, "group_size": 128, "ratio": 1.0}}[bits]
     quantisation = OVWeightQuantizationConfig(bits=bits, **how)
     model = OVModelForCausalLM.from_pretrained(folder / "torch", export=True, compile=False, quantization_config=quantisation)
     model.save_pretrained(folder / "openvino")

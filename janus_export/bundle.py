@@ -34,6 +34,7 @@ from janus_runtime.manifest import (
     Task,
 )
 
+from .cache import CacheScales
 from .checkpoint import Checkpoint
 from .goldens import make_goldens
 from .graphs import graphs_for, recipes_of_all
@@ -76,8 +77,6 @@ def export_bundle(
 
     with _aside(out, lambda: _check_target(out, checkpoint.folder, force)) as folder:
         graphs, weights = _write_graphs(checkpoint, precision, tasks, folder, on_stage)
-        on_stage("running the torch reference for goldens", 0)
-        np.savez_compressed(folder / GOLDENS, **make_goldens(checkpoint.config, checkpoint.tensors, tasks))  # type: ignore[arg-type]
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
         for licence in checkpoint.folder.glob("LICENSE*"):
             if licence.is_file():
@@ -99,7 +98,7 @@ def export_bundle(
                 head_size=text.head_size,
                 vocab_size=text.vocab_size,
                 max_length=text.max_length,
-                cache_dtype=format_of("language_model", precision).dtype,
+                cache_dtype=format_of("language_model", precision).cache_dtype,
             ),
             tokens=tokens,
             template=template,
@@ -123,15 +122,22 @@ def export_bundle(
 def _write_graphs(
     checkpoint: Checkpoint, precision: Precision, tasks: tuple[Task, ...], folder: Path, on_stage: OnStage
 ) -> tuple[dict[str, Graph], File]:
-    """Traces every graph first, so that the place of every weight is known; then writes the weights front to back."""
-    plan = WeightPlan()
+    """Traces every graph first, so that the place of every weight is known; then writes the weights front to back.
+
+    Between the two the reference runs, for the goldens and for the scales of an int8 cache.
+    """
+    plan, cache = WeightPlan(), CacheScales(checkpoint.config.text)
     graphs: dict[str, Graph] = {}
     for spec in graphs_for(tasks):
         on_stage(f"tracing {spec.name}", 0)
-        graphs[spec.name] = export_graph(spec, checkpoint.config, precision, plan, folder)
+        graphs[spec.name] = export_graph(spec, checkpoint.config, precision, cache, plan, folder)
     free, needed = shutil.disk_usage(folder).free, plan.total_bytes + _SPARE_BYTES
     if free < needed:
         raise JanusError(f"the disk of {folder.parent} has {free / 1e9:.1f} GB free, the bundle needs {needed / 1e9:.1f} GB")
+    on_stage("running the torch reference", 0)
+    watch = cache.watch if format_of("language_model", precision).int8_cache else None
+    goldens = make_goldens(checkpoint.config, checkpoint.tensors, tasks, watch)
+    np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]
     weights = plan.write(folder / WEIGHTS, checkpoint.tensors, lambda done: on_stage("writing weights", done / plan.total_bytes))
     for graph in graphs.values():
         check_graph(folder / graph.file)

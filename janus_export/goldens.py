@@ -4,7 +4,7 @@ One matrix is in memory at a time. The decoder's reference runs whole sequences 
 no cache, so that it also checks what caches do. `janus_runtime/verify.py` states the layout of the file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,26 @@ from .modules.layers import stream_weights
 
 Goldens = dict[str, np.ndarray[Any, Any]]
 
+# Told of every layer's merged qkv [2, T, 3D].
+Watch = Callable[[int, torch.Tensor], None]
+
 # A ragged prefill of two rows and then some steps: what a batch of two prompts does.
 _LENGTHS = np.array([9, 5], np.int32)
 _STEPS = 3
+# Tokens of a picture that follow in each row where the decoder is watched: what drawing and describing feed it.
+_WATCHED = 240
 
 
 @torch.inference_mode()
-def make_goldens(config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tuple[Task, ...]) -> Goldens:
-    """`<graph>/<tensor>` -> array, for the graphs of `tasks`. Raises CheckpointError."""
+def make_goldens(config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tuple[Task, ...], watch: Watch | None = None) -> Goldens:
+    """`<graph>/<tensor>` -> array, for the graphs of `tasks`. Raises CheckpointError.
+
+    With `watch` the decoder runs on longer sequences, of which the golden is the beginning: no later token changes it.
+    """
     rng = np.random.default_rng(0)
     text_ids = rng.integers(0, config.text.vocab_size, (2, int(_LENGTHS.max()) + _STEPS), dtype=np.int32)
     embeds = _run(modules.TextEmbed, config, tensors, text_ids)
-    language_model, hidden = _language_model(config, tensors, embeds)
-    goldens = {"text_embed/text_ids": text_ids, "text_embed/embeds": embeds, **language_model}
+    goldens = {"text_embed/text_ids": text_ids, "text_embed/embeds": embeds}
 
     def add(graph: str, module: type[nn.Module], name_in: str, value: np.ndarray[Any, Any], name_out: str) -> None:
         goldens[f"{graph}/{name_in}"] = value
@@ -42,13 +49,27 @@ def make_goldens(config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tupl
 
     if "understanding" in tasks:
         add("vision_encoder", modules.VisionEncoder, "pixels", _picture(rng, config.vision.image_size), "embeds")
-        add("text_head", modules.TextHead, "hidden", hidden, "logits")
     if "generation" in tasks:
         image_ids = rng.integers(0, config.vq.num_ids, (1, config.vq.grid**2), dtype=np.int32)
         add("image_embed", modules.ImageEmbed, "image_ids", image_ids[:, :8], "embeds")
-        add("image_head", modules.ImageHead, "hidden", hidden, "logits")
         add("image_encoder", modules.ImageEncoder, "pixels", _picture(rng, config.vq.image_size), "image_ids")
         add("image_decoder", modules.ImageDecoder, "image_ids", image_ids, "pixels")
+
+    if watch:
+        pictures = [goldens["vision_encoder/embeds"]] if "understanding" in tasks else []
+        if "generation" in tasks:
+            # Any ids at all and those of a picture.
+            half = [goldens[f"image_{part}/image_ids"][:, : _WATCHED // 2] for part in ("decoder", "encoder")]
+            pictures.append(_run(modules.ImageEmbed, config, tensors, np.concatenate(half, axis=1)))
+        count = min(_WATCHED, *(picture.shape[1] for picture in pictures), config.text.max_length - embeds.shape[1])
+        embeds = np.concatenate([embeds, np.concatenate([pictures[0][:, :count], pictures[-1][:, :count]])], axis=1)
+    language_model = _language_model(config, tensors, embeds, watch)
+    goldens |= language_model
+    hidden = language_model["language_model/hidden"][-1]
+    if "understanding" in tasks:
+        add("text_head", modules.TextHead, "hidden", hidden, "logits")
+    if "generation" in tasks:
+        add("image_head", modules.ImageHead, "hidden", hidden, "logits")
     return goldens
 
 
@@ -59,28 +80,31 @@ def _run(kind: type[nn.Module], config: JanusConfig, tensors: Mapping[str, Tenso
     return result
 
 
-def _language_model(
-    config: JanusConfig, tensors: Mapping[str, Tensor], embeds: np.ndarray[Any, Any]
-) -> tuple[Goldens, np.ndarray[Any, Any]]:
-    """embeds [2, T, D] -> the golden and its last hidden states [2, D]."""
+def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: np.ndarray[Any, Any], watch: Watch | None) -> Goldens:
+    """embeds [2, T, D] -> the golden, of the first tokens."""
     text = config.text
     x = torch.from_numpy(embeds)
     with torch.device("meta"):
         layers = [DecoderLayer(text, index, torch.float32) for index in range(text.num_layers)]
         norm = final_norm(text, torch.float32)
-    for layer in layers:
-        x = stream_weights(layer, tensors)(x, lambda qkv: causal_attention(text, qkv))
+    for index, layer in enumerate(layers):
+
+        def attend(qkv: torch.Tensor, index: int = index) -> torch.Tensor:
+            if watch:
+                watch(index, qkv)
+            return causal_attention(text, qkv)
+
+        x = stream_weights(layer, tensors)(x, attend)
     hidden = stream_weights(norm, tensors)(x).numpy()
     # Row r is prefilled with its first `lengths[r]` embeddings and stepped through the next ones.
     rows = np.arange(len(_LENGTHS))
     places = _LENGTHS[None, :] - 1 + np.arange(_STEPS + 1)[:, None]  # [1 + steps, rows]
-    golden = {
+    return {
         "language_model/embeds": embeds[:, : _LENGTHS.max()],
         "language_model/lengths": _LENGTHS,
         "language_model/steps": np.stack([embeds[rows, place + 1][:, None] for place in places[:-1]]),
         "language_model/hidden": hidden[rows, places],
     }
-    return golden, golden["language_model/hidden"][-1]
 
 
 def _picture(rng: np.random.Generator, size: int) -> np.ndarray[Any, Any]:

@@ -1,6 +1,6 @@
 """What each graph is stored as, by precision: the one table of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from janus_runtime.manifest import DType, Precision
 from janus_runtime.tolerances import ALWAYS_FP32
@@ -8,7 +8,7 @@ from janus_runtime.tolerances import ALWAYS_FP32
 
 @dataclass(frozen=True)
 class Blocks:
-    """Integer weights of `bits` each; `size` of them, along a matrix's inputs, share a scale."""
+    """Integer weights of `bits` each; `size` of them, along a matrix's inputs, share a scale (fewer in a narrow matrix)."""
 
     bits: int
     size: int
@@ -16,24 +16,31 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Format:
-    """`dtype` of activations, cache and of weights that stay whole; matrices and embedding tables may be of fewer bits."""
+    """`dtype` of activations and of weights that stay whole; matrices, embedding tables and cache may be of fewer bits."""
 
     dtype: DType
     matrices: Blocks | None = None
     tables: Blocks | None = None
+    int8_cache: bool = False
+
+    @property
+    def cache_dtype(self) -> DType:
+        return "int8" if self.int8_cache else self.dtype
 
 
 _FP32 = Format("float32")
-_INT8 = Format("float32", matrices=Blocks(8, 32), tables=Blocks(8, 32))
-_INT4 = Format("float32", matrices=Blocks(4, 32))
+# Blocks of 128: of 32, the scales and what ONNX Runtime keeps beside them are a third of the bytes of 4-bit weights, and
+# products of many rows take half as long again (bench/NOTES.md, 8).
+_INT8 = Format("float32", matrices=Blocks(8, 128), tables=Blocks(8, 128))
+_INT4 = Format("float32", matrices=Blocks(4, 128))
 
 # Graphs that are not named have the format under "". Norms, biases and tables of angles are never quantised.
 _FORMATS: dict[Precision, dict[str, Format]] = {
     "fp32": {"": _FP32},
     "fp16": {"": Format("float16")},
-    "int8": {"": _INT8},
+    "int8": {"": _INT8, "language_model": replace(_INT8, int8_cache=True)},
     # The decoder is read once a step, so its bytes are the time; the rest is read once a picture or small.
-    "int4": {"": _INT8, "language_model": _INT4, "text_head": _INT4},
+    "int4": {"": _INT8, "language_model": replace(_INT4, int8_cache=True), "text_head": _INT4},
 }
 
 

@@ -16,6 +16,7 @@ from .precision import Blocks, Format
 from .recipes import FromCheckpoint, refuse_overflow, rows_of
 
 _DOMAIN = "com.microsoft"
+_SMALLEST = 16  # block that ONNX Runtime knows
 
 
 def quantise(rows: NDArray[np.float32], blocks: Blocks) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -74,25 +75,31 @@ class Quantised:
 def quantise_graph(model: ir.Model, recipes: dict[str, tuple[Any, Any]], format: Format) -> None:
     """Every product with a stored matrix becomes MatMulNBits, every lookup in a stored table GatherBlockQuantized.
 
-    `recipes` (name -> recipe, dtype) follows. A matrix with fewer inputs than a block has, or a table whose rows are no
-    whole number of blocks, stays as it is.
+    `recipes` (name -> recipe, dtype) follows. Where not even the smallest blocks fit, a matrix or table stays as it is.
     """
     for node in list(model.graph):
-        if node.op_type == "MatMul" and format.matrices and _fits(node.inputs[1], recipes, format.matrices, transposed=True):
-            _replace(model, recipes, node, "MatMulNBits", format.matrices)
-        elif node.op_type == "Gather" and format.tables and _fits(node.inputs[0], recipes, format.tables, transposed=False):
-            _replace(model, recipes, node, "GatherBlockQuantized", format.tables)
+        if node.op_type == "MatMul" and format.matrices:
+            if blocks := _fitting(node.inputs[1], recipes, format.matrices, transposed=True):
+                _replace(model, recipes, node, "MatMulNBits", blocks)
+        elif node.op_type == "Gather" and format.tables:
+            if blocks := _fitting(node.inputs[0], recipes, format.tables, transposed=False):
+                _replace(model, recipes, node, "GatherBlockQuantized", blocks)
     for name in [name for name, value in model.graph.initializers.items() if not value.uses() and not value.is_graph_output()]:
         recipes.pop(name, None)
         del model.graph.initializers[name]
 
 
-def _fits(value: ir.Value | None, recipes: Mapping[str, Any], blocks: Blocks, transposed: bool) -> bool:
+def _fitting(value: ir.Value | None, recipes: Mapping[str, Any], blocks: Blocks, transposed: bool) -> Blocks | None:
+    """`blocks`, halved until a row holds one (the rows of a table: a whole number of them). None if `value` is no such weight."""
     recipe = recipes[value.name][0] if value is not None and value.name in recipes else None
     if not isinstance(recipe, FromCheckpoint) or recipe.transposed != transposed or len(recipe.shape) != 2:
-        return False
-    columns = recipe.sources[0][1][1]
-    return columns >= blocks.size if transposed else columns % blocks.size == 0
+        return None
+    columns, size = recipe.sources[0][1][1], blocks.size
+    while size >= _SMALLEST:
+        if (columns >= size) if transposed else (columns % size == 0):
+            return Blocks(blocks.bits, size)
+        size //= 2
+    return None
 
 
 def _replace(model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node, kind: str, blocks: Blocks) -> None:

@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensorMode
 
 from janus_runtime.manifest import WEIGHTS, Graph, Precision, TensorSpec
 
+from .cache import CacheScales, quantise_cache, with_int8_cache
 from .config import JanusConfig
 from .graphs import GraphSpec, TensorSpecs
 from .modules.layers import recipes_of
@@ -26,8 +27,11 @@ from .weights import WeightPlan
 _SIZES = {"rows": 2, "tokens": 3, "max_length": 7, "images": 2}
 
 
-def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, plan: WeightPlan, folder: Path) -> Graph:
-    """Writes `<name>.onnx`, reserves places for its weights in `plan`, and returns its manifest entry."""
+def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cache: CacheScales, plan: WeightPlan, folder: Path) -> Graph:
+    """Writes `<name>.onnx`, reserves places for its weights in `plan`, and returns its manifest entry.
+
+    `cache` need not be filled before the weights are written.
+    """
     format = format_of(spec.name, precision)
     f = format.dtype
     inputs, outputs = spec.inputs(config, f), spec.outputs(config, f)
@@ -53,6 +57,9 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, pla
     _check_interface(spec.name, model, inputs, outputs)
     _strip(model, spec.name)
     quantise_graph(model, recipes, format)
+    if format.int8_cache:
+        quantise_cache(model, recipes, cache)
+        inputs, outputs = with_int8_cache(inputs), with_int8_cache(outputs)
     weight_bytes = 0
     for name, value in model.graph.initializers.items():
         if name in recipes:

@@ -25,7 +25,7 @@ GOLDENS = "goldens.npz"
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Task = Literal["generation", "understanding"]
 Family = Literal["janus", "janus-pro"]
-DType = Literal["float32", "float16", "int32"]
+DType = Literal["float32", "float16", "int32", "int8"]
 
 
 @dataclass(frozen=True)
