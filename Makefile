@@ -41,8 +41,8 @@ fmt: $(STAMP) ## format and sort imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 
-export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=fp32|fp16|int8|int4] [OUT=engines/<name>]
-	@test -n "$(MODEL)" || { echo "usage: make export MODEL=<hub id or folder> [PRECISION=fp32|fp16|int8|int4] [OUT=engines/<name>]" >&2; exit 2; }
+export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [OUT=engines/<name>]
+	@test -n "$(MODEL)" || { echo "usage: make export MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [OUT=engines/<name>]" >&2; exit 2; }
 	$(BIN)/janus-export checkpoint "$(MODEL)" --out "$(OUT)" $(if $(PRECISION),--precision $(PRECISION))
 
 # About 90 minutes on two cores. Stopped, it goes on where it was; finished, it starts from nothing the next time.
@@ -52,7 +52,7 @@ nano: $(STAMP) ## train janus-nano again from nothing and export it
 	rm -rf build/nano
 
 nano-bundle: $(STAMP) ## export janus-nano's checkpoint again, after a change to the exporter
-	$(BIN)/janus-export checkpoint nano/janus-nano --out $(NANO) --force
+	$(BIN)/janus-export checkpoint nano/janus-nano --out $(NANO) --precision fp32 --force
 
 # config.json is written last, so a folder without it is a stump.
 $(BENCH)/janus-pro-1b/config.json: | $(STAMP)

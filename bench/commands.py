@@ -43,7 +43,7 @@ def measure(*command: str) -> dict:
 @click.command()
 @click.argument("checkpoint", type=click.Path(exists=True, file_okay=False))
 @click.option("--image", required=True, type=click.Path(exists=True), help="A picture to describe.")
-@click.option("--precision", "precisions", multiple=True, default=["fp32", "fp16"], show_default=True)
+@click.option("--precision", "precisions", multiple=True, default=["int4", "int8", "fp32", "fp16"], show_default=True)
 @click.option("--prompt", default="a red fox in the snow", show_default=True)
 @click.option("--max-tokens", default=32, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)

@@ -4,6 +4,7 @@ python -m bench.table [--check]
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -50,6 +51,19 @@ def quality(report: dict) -> str:
     return "\n".join(lines)
 
 
+def precisions(*reports: dict) -> str:
+    """What janus-nano keeps of it in other precisions than fp32: the same prompts, questions and noise."""
+    first = reports[0]
+    columns = {first["baseline"]["precision"]: first["baseline"], **{report["precision"]: report for report in reports}}
+    lines = [
+        f"| {first['draws']} prompts at guidance {first['cfg_weight']:g}, {first['questions']} questions | " + " | ".join(columns) + " |",
+        "| --- |" + " --- |" * len(columns),
+    ]
+    for name, label in _SCORES.items():
+        lines.append(f"| {label} | " + " | ".join(f"{scores[name]:.1%}" for scores in columns.values()) + " |")
+    return "\n".join(lines)
+
+
 def latency(report: dict) -> str:
     """One row a stage, one column a system; of an image step also the share of its floor."""
     systems = report["results"]
@@ -72,14 +86,20 @@ def _cell(timing: dict | None, bandwidth: float) -> str:
     return (f"{timing['p50']:.0f} ms" if timing["p50"] < 1000 else f"{timing['p50'] / 1e3:.1f} s") + share
 
 
-TABLES = {"latency": (latency, "latency.json"), "speed": (speed, "commands-janus-pro-1b.json"), "quality": (quality, "nano-quality.json")}
+# Marker -> what makes the table, from which reports.
+TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
+    "latency": (latency, ("latency.json",)),
+    "quality": (quality, ("nano-quality.json",)),
+    "precisions": (precisions, ("nano-fp16.json", "nano-int8.json", "nano-int4.json")),
+    "speed": (speed, ("commands-janus-pro-1b.json",)),
+}
 
 
 def replaced(readme: str) -> str:
     """README with every table made anew."""
-    for name, (table, file) in TABLES.items():
+    for name, (table, files) in TABLES.items():
         head, rest = readme.split(f"<!-- table: {name} -->")
-        body = table(json.loads((_RESULTS / file).read_text()))
+        body = table(*(json.loads((_RESULTS / file).read_text()) for file in files))
         readme = f"{head}<!-- table: {name} -->\n{body}\n{_END}{rest.split(_END, 1)[1]}"
     return readme
 

@@ -1,5 +1,6 @@
 """README's commands run as written, with local stand-ins for hub ids, bundles and photos; its numbers are those on file."""
 
+import json
 import re
 import shlex
 import shutil
@@ -70,7 +71,7 @@ def test_make_export(checkpoints, tmp_path):
     line = line.replace("deepseek-ai/Janus-Pro-1B", source).replace("engines/janus-pro-1b", str(tmp_path / "out"))
     result = make(*shlex.split(line)[1:])
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "out" / "manifest.json").is_file()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["precision"] == "int4"
     result = make("export")
     assert result.returncode == 2 and "usage: make export MODEL=" in result.stderr
 

@@ -34,7 +34,7 @@ class OrtCpu:
         if bundle.manifest.precision == "fp16":
             return (
                 "this fp16 bundle runs slower on a CPU than an fp32 one and saves no memory there, since a CPU has no "
-                "fp16 kernels; export with 'janus-export checkpoint SRC --out DIR --precision int8' or fp32"
+                "fp16 kernels; export with 'janus-export checkpoint SRC --out DIR --precision int4', int8 or fp32"
             )
         return None
 

@@ -120,7 +120,7 @@ def test_auto_says_what_it_took(tiny):
 def test_fp16_on_a_cpu_is_said_at_load(bundles, caplog):
     with janus_runtime.load(bundles("tiny", "fp16")):
         pass
-    assert "fp16 bundle runs slower on a CPU" in caplog.text and "--precision int8' or fp32" in caplog.text
+    assert "fp16 bundle runs slower on a CPU" in caplog.text and "--precision int4', int8 or fp32" in caplog.text
 
 
 def test_engines_refuse_what_their_graph_does_not_take(janus):

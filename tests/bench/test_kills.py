@@ -1,0 +1,29 @@
+"""Kills at random times, each judged by what it leaves."""
+
+import json
+import shutil
+
+import pytest
+
+from bench.kills import check_whole, main
+from janus_runtime.errors import JanusError
+from janus_runtime.manifest import WEIGHTS
+
+
+def test_no_kill_leaves_half_a_bundle(run, checkpoints, tmp_path):
+    out = tmp_path / "results" / "kills.json"
+    result = run(main, checkpoints("tiny"), "--kills", "2", "--work", tmp_path / "work", "--out", out)
+    assert result.exit_code == 0, result.output
+    report = json.loads(out.read_text())
+    assert [row["bundle_before"] for row in report["kills"]] == [False, True] and report["weights_after_equal"]
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_bundle_that_lacks_a_byte_is_noticed(tiny, tmp_path):
+    bundle = shutil.copytree(tiny, tmp_path / "bundle")
+    check_whole(bundle)
+    data = bytearray((bundle / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (bundle / WEIGHTS).write_bytes(data)
+    with pytest.raises(JanusError, match="is not what the manifest says"):
+        check_whole(bundle)
