@@ -17,6 +17,7 @@ from janus_runtime.manifest import WEIGHTS, Graph, Precision, TensorSpec
 
 from .cache import CacheScales, quantise_cache, with_int8_cache
 from .config import JanusConfig
+from .fuse import fuse_residual_norms
 from .graphs import GraphSpec, TensorSpecs
 from .modules.layers import recipes_of
 from .precision import format_of
@@ -56,6 +57,8 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cac
         onnxscript.optimizer.optimize(model)
     _check_interface(spec.name, model, inputs, outputs)
     _strip(model, spec.name)
+    if model.opset_imports.get("com.microsoft"):
+        fuse_residual_norms(model)
     quantise_graph(model, recipes, format)
     if format.int8_cache:
         quantise_cache(model, recipes, cache)

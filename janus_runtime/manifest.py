@@ -254,12 +254,20 @@ class Manifest:
         ):
             if name in graphs:
                 yield f"graphs.{name}.{side}.{key}", shape, _shape(getattr(graphs[name], side), key)
+        for name, graph in graphs.items():
+            # Backends make room for outputs before they run.
+            unknown = _letters(graph.outputs) - _letters(graph.inputs)
+            yield f"graphs.{name}.outputs, sizes that no input has,", (), tuple(sorted(unknown))
 
 
 _NEEDED: dict[Task, set[str]] = {
     "generation": {"text_embed", "image_embed", "language_model", "image_head", "image_decoder"},
     "understanding": {"text_embed", "vision_encoder", "language_model", "text_head"},
 }
+
+
+def _letters(specs: dict[str, TensorSpec]) -> set[str]:
+    return {size for spec in specs.values() for size in spec.shape if isinstance(size, str)}
 
 
 def _shape(specs: dict[str, TensorSpec], name: str) -> tuple[int | str, ...] | None:

@@ -14,12 +14,24 @@ class FakeEngine:
         self.calls = []
         self._answer = answer
 
-    def run(self, inputs, outputs=None):
-        self.calls.append({name: np.array(value) for name, value in inputs.items()})
-        return self._answer(inputs, outputs)
+    def run(self, inputs):
+        return self.bind({}, {}).run(inputs)
+
+    def bind(self, inputs, outputs):
+        return FakeBinding(self, inputs, outputs)
 
     def close(self):
         pass
+
+
+class FakeBinding:
+    def __init__(self, engine, inputs, outputs):
+        self._engine, self._inputs, self._outputs = engine, inputs, outputs
+
+    def run(self, inputs):
+        everything = {**self._inputs, **inputs}
+        self._engine.calls.append({name: np.array(value) for name, value in everything.items()})
+        return self._engine._answer(everything, self._outputs)
 
 
 class FakeBackend:

@@ -1,6 +1,6 @@
 """What a backend is: it opens graphs as engines and owns the memory that engines read and write."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BackendError
-from ..manifest import DType, Graph
+from ..manifest import DType, Graph, TensorSpec
 
 Array = NDArray[Any]
 
@@ -19,12 +19,23 @@ class Engine(Protocol):
     name: str
     spec: Graph
 
-    def run(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """Runs once. Arrays in `outputs` are written in place and may share memory with an input where the
-        graph says so (the cache); every other output is returned in a new array that is the caller's.
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs once; outputs are in new arrays that are the caller's.
         Raises BackendError on a name, dtype or shape that is not the graph's."""
 
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> "Binding":
+        """Ties some inputs and outputs to memory for many runs, so that they are checked and handed over once.
+        Arrays in `outputs` are written in place and may share memory with an input where the graph says so (the cache).
+        Raises BackendError as `run` does."""
+
     def close(self) -> None: ...
+
+
+class Binding(Protocol):
+    """An engine with some of its tensors in place. For one caller at a time."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs once on the inputs that are not bound -> the outputs that are not, as `Engine.run`."""
 
 
 class Backend(Protocol):
@@ -42,16 +53,19 @@ class Backend(Protocol):
         """One line for the user if this bundle runs badly here, with the export that would run well."""
 
 
-def check_tensors(engine: str, spec: Graph, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-    """Names, dtypes and shapes at the door; `outputs` may be some of the graph's. Raises BackendError with got and expected."""
-    if inputs.keys() != spec.inputs.keys():
-        raise BackendError(f"{engine} got inputs {sorted(inputs)}, expected {sorted(spec.inputs)}")
-    if not outputs.keys() <= spec.outputs.keys():
-        raise BackendError(f"{engine} got outputs {sorted(outputs)}, expected some of {sorted(spec.outputs)}")
-    sizes: dict[str, int] = {}
-    both = [(name, spec.inputs[name], array) for name, array in inputs.items()]
-    both += [(name, spec.outputs[name], array) for name, array in outputs.items()]
-    for name, tensor, array in both:
+def check_names(engine: str, kind: str, got: Collection[str], expected: Collection[str], some: bool = False) -> None:
+    """`got` are `expected`, or `some` of them. Raises BackendError."""
+    if set(got) - set(expected) or (not some and set(expected) - set(got)):
+        raise BackendError(f"{engine} got {kind} {sorted(got)}, expected {'some of ' if some else ''}{sorted(expected)}")
+
+
+def check_tensors(engine: str, specs: Mapping[str, TensorSpec], tensors: Mapping[str, Array], sizes: dict[str, int]) -> None:
+    """Dtypes and shapes at the door. `sizes` holds what the letters of shapes stand for so far, and learns new ones.
+
+    Raises BackendError with got and expected.
+    """
+    for name, array in tensors.items():
+        tensor = specs[name]
         if array.dtype != np.dtype(tensor.dtype):
             raise BackendError(f"{engine}.{name} got dtype {array.dtype}, expected {tensor.dtype}")
         fits = len(array.shape) == len(tensor.shape) and all(

@@ -7,8 +7,8 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BackendError, BundleError, first_line
-from ..manifest import DType
-from .base import Array, check_tensors
+from ..manifest import DType, TensorSpec
+from .base import Array, check_names, check_tensors
 
 try:
     import onnxruntime as ort
@@ -57,32 +57,65 @@ class OrtEngine:
         except Exception as error:  # the binding's exception classes share no public base
             raise BundleError(f"{path} cannot be opened: {first_line(error)}; run 'janus-rt verify'") from None
 
-    def run(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        given = outputs or {}
-        check_tensors(self.name, self.spec, inputs, given)
-        session = self._session
-        if session is None:
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self.bind({}, {}).run(inputs)
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> "OrtBinding":
+        return OrtBinding(self, inputs, outputs)
+
+    @property
+    def session(self) -> Any:
+        """ONNX Runtime's. Raises BackendError once closed."""
+        if self._session is None:
             raise BackendError(f"{self.name} is closed; load the bundle again")
-        binding = session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_ortvalue_input(name, _bind(f"{self.name}.{name}", array))
-        for name in self.spec.outputs:
-            if name in given:
-                binding.bind_ortvalue_output(name, _bind(f"{self.name}.{name}", given[name]))
-            else:
-                binding.bind_output(name, "cpu")
-        try:
-            session.run_with_iobinding(binding)
-        except Exception as error:
-            raise BackendError(f"{self.name} failed: {first_line(error)}") from None
-        results = zip(self.spec.outputs, binding.get_outputs(), strict=True)
-        return {name: value.numpy() for name, value in results if name not in given}
+        return self._session
 
     def close(self) -> None:
         self._session = None
 
 
-def _bind(name: str, array: Array) -> Any:
+class OrtBinding:
+    """Some tensors of an engine in place. See `base.Binding` for the contract."""
+
+    def __init__(self, engine: OrtEngine, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        name, spec = engine.name, engine.spec
+        check_names(name, "inputs", inputs, spec.inputs, some=True)
+        check_names(name, "outputs", outputs, spec.outputs, some=True)
+        self._engine = engine
+        self._sizes: dict[str, int] = {}
+        check_tensors(name, spec.inputs, inputs, self._sizes)
+        check_tensors(name, spec.outputs, outputs, self._sizes)
+        self._inputs = spec.inputs.keys() - inputs.keys()
+        self._outputs = [name for name in spec.outputs if name not in outputs]
+        self._binding = engine.session.io_binding()
+        for tensor, array in inputs.items():
+            self._binding.bind_ortvalue_input(tensor, _value(f"{name}.{tensor}", array))
+        for tensor, array in outputs.items():
+            self._binding.bind_ortvalue_output(tensor, _value(f"{name}.{tensor}", array))
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        name, spec, sizes = self._engine.name, self._engine.spec, dict(self._sizes)
+        check_names(name, "inputs", inputs, self._inputs)
+        check_tensors(name, spec.inputs, inputs, sizes)
+        session = self._engine.session
+        for tensor, array in inputs.items():
+            self._binding.bind_ortvalue_input(tensor, _value(f"{name}.{tensor}", array))
+        results = {tensor: _empty(spec.outputs[tensor], sizes) for tensor in self._outputs}
+        for tensor, array in results.items():
+            self._binding.bind_ortvalue_output(tensor, _value(f"{name}.{tensor}", array))
+        try:
+            session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise BackendError(f"{name} failed: {first_line(error)}") from None
+        return results
+
+
+def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
+    """Memory for an output; the letters of its shape are all of inputs (the manifest is checked for that)."""
+    return np.empty([sizes[size] if isinstance(size, str) else size for size in spec.shape], spec.dtype)
+
+
+def _value(name: str, array: Array) -> Any:
     """An OrtValue over the array's own memory; it must be one piece, or ONNX Runtime would take a copy."""
     if not array.flags.c_contiguous:
         raise BackendError(f"{name} got a strided array, expected one contiguous piece of memory")

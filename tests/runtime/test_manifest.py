@@ -72,6 +72,7 @@ def test_round_trip(raw):
         ("image_input.num_tokens", 15, "graphs.vision_encoder.outputs.embeds does not fit"),
         ("image_output.num_ids", 513, "graphs.image_head.outputs.logits does not fit"),
         ("image_output.size", 65, "graphs.image_decoder.outputs.pixels does not fit"),
+        ("graphs.image_encoder.outputs.image_ids.shape", ["n", 16], r"image_encoder.outputs, sizes that no input has, .*got \('n',\)"),
         ("graphs.text_head.inputs.hidden.shape", ["rows", 1.5], r"shape\[1\]: expected"),
     ],
 )

@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pytest
 
+from janus_runtime.backends.ort import OrtBinding
 from janus_runtime.errors import Cancelled, JanusError, PromptError
 
 
@@ -55,9 +56,14 @@ def test_settings_reach_the_draw(janus):
 
 def test_prefill_computes_two_rows_a_prompt(janus, monkeypatch):
     """A prefill of 2n equal rows would be the costliest mistake here."""
-    engine = janus._engines.language_model
-    shapes, run = [], engine.run
-    monkeypatch.setattr(engine, "run", lambda inputs, outputs=None: shapes.append(inputs["embeds"].shape[:2]) or run(inputs, outputs))
+    shapes, run = [], OrtBinding.run
+
+    def spy(binding, inputs):
+        if "seqlens_k" in inputs:
+            shapes.append(inputs["embeds"].shape[:2])
+        return run(binding, inputs)
+
+    monkeypatch.setattr(OrtBinding, "run", spy)
     janus.generate(["a cat", "two large dogs"], n=3)
     assert shapes[0][0] == 4 and shapes[0][1] > 1
     assert shapes[1:] == [(12, 1)] * 15
