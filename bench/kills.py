@@ -8,6 +8,7 @@ be replaced: it must then be the old one or the new one, down to the last byte.
 
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ def check_whole(out: Path) -> None:
 @click.command()
 @click.argument("checkpoint", type=click.Path(exists=True, file_okay=False))
 @click.option("--precision", default="int4", show_default=True)
-@click.option("--kills", default=20, show_default=True, type=click.IntRange(1))
+@click.option("--kills", default=20, show_default=True, type=click.IntRange(1), help="Exports that finish before their time do not count.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), required=True, help="Left as it was.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
@@ -54,7 +55,8 @@ def main(checkpoint: str, precision: str, kills: int, seed: int, work: Path, out
             raise JanusError("the export fails without being killed")
         whole_s = time.perf_counter() - begin
         rows = []
-        for index in range(kills):
+        while sum(not row["finished"] for row in rows) < kills:
+            index = len(rows)
             if index % 2 and not bundle.exists():
                 shutil.copytree(spare, bundle)
             if not index % 2:
@@ -66,7 +68,8 @@ def main(checkpoint: str, precision: str, kills: int, seed: int, work: Path, out
                 process.wait(after_s)
             except subprocess.TimeoutExpired:
                 process.kill()
-            finished = process.wait() == 0
+            if (code := process.wait()) not in (0, -signal.SIGKILL):
+                raise JanusError(f"the export ended with {code} by itself, before it was killed")
             if bundle.exists():
                 check_whole(bundle)
             # Between the two renames of a replacement the old bundle stands aside, whole, and the next export brings it back.
@@ -74,7 +77,7 @@ def main(checkpoint: str, precision: str, kills: int, seed: int, work: Path, out
             if before and not bundle.exists():
                 check_whole(aside)
             rows.append(
-                {"killed_after_s": round(after_s, 2), "bundle_before": before, "bundle_after": bundle.exists(), "finished": finished}
+                {"killed_after_s": round(after_s, 2), "bundle_before": before, "bundle_after": bundle.exists(), "finished": code == 0}
             )
             click.echo(f"{after_s:7.2f} s  {'replacing' if before else 'new':10}{'whole' if bundle.exists() else 'none'}")
         if start(checkpoint, bundle, precision).wait():
@@ -89,7 +92,8 @@ def main(checkpoint: str, precision: str, kills: int, seed: int, work: Path, out
         "question": "what exports that are killed leave", "checkpoint": Path(checkpoint).name, "precision": precision, **where(),
         "whole_export_s": round(whole_s, 1), "weights_after_equal": same, "kills": rows,
     })  # fmt: skip
-    click.echo(f"{kills} kills, no half bundle; the export after them is whole{'' if same else ' but differs'}")
+    killed = sum(not row["finished"] for row in rows)
+    click.echo(f"{killed} kills, no half bundle; the export after them is whole{'' if same else ' but differs'}")
 
 
 if __name__ == "__main__":

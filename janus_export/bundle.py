@@ -32,6 +32,7 @@ from janus_runtime.manifest import (
     Precision,
     Source,
     Task,
+    Tokens,
 )
 
 from .cache import CacheScales
@@ -63,7 +64,7 @@ def export_bundle(
     force: bool = False,
     on_stage: OnStage = lambda stage, share: None,
 ) -> Manifest:
-    """Writes the bundle `out`: check, trace, write, describe.
+    """Writes the bundle `out`: check, trace, run the reference, write, describe.
 
     Raises CheckpointError if the checkpoint cannot be exported, JanusError or OSError if `out` cannot be written.
     """
@@ -76,7 +77,7 @@ def export_bundle(
     image_input = read_image_input(checkpoint)
 
     with _aside(out, lambda: _check_target(out, checkpoint.folder, force)) as folder:
-        graphs, weights = _write_graphs(checkpoint, precision, tasks, folder, on_stage)
+        graphs, weights = _write_graphs(checkpoint, precision, tasks, tokens, folder, on_stage)
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
         for licence in checkpoint.folder.glob("LICENSE*"):
             if licence.is_file():
@@ -120,11 +121,11 @@ def export_bundle(
 
 
 def _write_graphs(
-    checkpoint: Checkpoint, precision: Precision, tasks: tuple[Task, ...], folder: Path, on_stage: OnStage
+    checkpoint: Checkpoint, precision: Precision, tasks: tuple[Task, ...], tokens: Tokens, folder: Path, on_stage: OnStage
 ) -> tuple[dict[str, Graph], File]:
     """Traces every graph first, so that the place of every weight is known; then writes the weights front to back.
 
-    Between the two the reference runs, for the goldens and for the scales of an int8 cache.
+    Between the two the reference runs, for the goldens and for the scales of an int8 cache, which are weights too.
     """
     plan, cache = WeightPlan(), CacheScales(checkpoint.config.text)
     graphs: dict[str, Graph] = {}
@@ -136,7 +137,7 @@ def _write_graphs(
         raise JanusError(f"the disk of {folder.parent} has {free / 1e9:.1f} GB free, the bundle needs {needed / 1e9:.1f} GB")
     on_stage("running the torch reference", 0)
     watch = cache.watch if format_of("language_model", precision).int8_cache else None
-    goldens = make_goldens(checkpoint.config, checkpoint.tensors, tasks, watch)
+    goldens = make_goldens(checkpoint.config, checkpoint.tensors, tasks, tokens, watch)
     np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]
     weights = plan.write(folder / WEIGHTS, checkpoint.tensors, lambda done: on_stage("writing weights", done / plan.total_bytes))
     for graph in graphs.values():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from janus_runtime.manifest import TensorSpec
 
 from .checkpoint import Tensor
-from .config import TextConfig
+from .config import CheckpointError, TextConfig
 
 # Beyond the largest magnitude that was seen; what lies outside is clipped. A few hundred tokens of a bell curve show about
 # 3 sigma, so twice that is hardly ever left, and a step is 5 % of sigma: an error of 1.4 %, little beside 4-bit weights.
@@ -31,7 +31,7 @@ class CacheScales:
         self._largest: dict[str, torch.Tensor] = {}
 
     def watch(self, layer: int, qkv: torch.Tensor) -> None:
-        """Merged qkv [R, T, 3 · H · d] of one layer, before RoPE.
+        """Merged qkv [R, T, 3 · H · d] of one layer, before RoPE. Raises CheckpointError where it is no number.
 
         RoPE turns the pair (i, i + d/2) of a key by an angle of its position: neither ever exceeds the pair's length,
         whatever the position, so what a few hundred positions show holds for all.
@@ -39,6 +39,10 @@ class CacheScales:
         _, key, value = qkv.unflatten(-1, (3, self.text.num_heads, self.text.head_size)).unbind(-3)
         length = torch.hypot(*key.chunk(2, dim=-1))
         for name, magnitude in ((f"key_{layer}", torch.cat([length, length], dim=-1)), (f"value_{layer}", value.abs())):
+            if not torch.isfinite(magnitude).all():
+                raise CheckpointError(
+                    f"{name.replace('_', 's of layer ')} of the reference holds NaN or Inf: the checkpoint is damaged; fetch it again"
+                )
             self._largest[name] = magnitude.amax((0, 1))
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ def main() -> None:
 @click.argument("source", metavar="SRC")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The bundle's folder.")
 @click.option(
-    "--precision", type=click.Choice(get_args(Precision)), default="int4", show_default=True, help="int4 is the fastest on a CPU."
+    "--precision", type=click.Choice(get_args(Precision)), default="int4", show_default=True, help="int4 has the fastest steps on a CPU."
 )
 @click.option("--only", type=click.Choice(["understanding", "generation"]), help="Leave the other half out.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")

@@ -9,7 +9,7 @@ _DOMAIN = "com.microsoft"
 def fuse_residual_norms(model: ir.Model) -> None:
     """Every sum that is normalised by its root mean square: one SkipSimplifiedLayerNormalization, which gives both.
 
-    Two kernels less a layer, each of them short: their start is what they cost.
+    Two kernels less a layer, each of them short: their start is what they cost. In fp16 casts stand between, and all stays as it is.
     """
     for scaled in list(model.graph):
         if scaled.op_type != "Mul" or (found := _residual_norm(scaled)) is None:
@@ -32,16 +32,24 @@ def fuse_residual_norms(model: ir.Model) -> None:
 
 
 def _residual_norm(scaled: ir.Node) -> tuple[ir.Node, float] | None:
-    """weight · x / sqrt(mean(x²) + eps), as `RMSNorm` traces it -> the sum that x is, and eps."""
+    """weight · x / sqrt(mean(x², last axis) + eps), as `RMSNorm` traces it -> the sum that x is, and eps."""
     divided = _maker(scaled.inputs[0], "Div")
     root = divided and _maker(divided.inputs[1], "Sqrt")
     shifted = root and _maker(root.inputs[0], "Add")
     mean = shifted and _maker(shifted.inputs[0], "ReduceMean")
     square = mean and _maker(mean.inputs[0], "Pow")
-    if not (divided and shifted and square) or square.inputs[0] is not divided.inputs[0]:
+    if not (divided and shifted and mean and square) or square.inputs[0] is not divided.inputs[0]:
         return None
-    total, eps = _maker(divided.inputs[0], "Add"), ir.convenience.get_const_tensor(shifted.inputs[1])
-    return (total, float(eps.numpy())) if total and eps is not None else None
+    weight, total, eps = scaled.inputs[1], _maker(divided.inputs[0], "Add"), _constant(shifted.inputs[1])
+    vector = weight is not None and weight.is_initializer() and weight.shape is not None and len(weight.shape) == 1
+    if not vector or _constant(square.inputs[1]) != 2 or _constant(mean.inputs[1]) != -1:
+        return None
+    return (total, eps) if total and eps is not None else None
+
+
+def _constant(value: ir.Value | None) -> float | None:
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
 
 
 def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from janus_runtime.manifest import Task
+from janus_runtime.manifest import Task, Tokens
 
 from . import modules
 from .checkpoint import Tensor
@@ -28,18 +28,22 @@ Watch = Callable[[int, torch.Tensor], None]
 # A ragged prefill of two rows and then some steps: what a batch of two prompts does.
 _LENGTHS = np.array([9, 5], np.int32)
 _STEPS = 3
-# Tokens of a picture that follow in each row where the decoder is watched: what drawing and describing feed it.
+# Tokens of a picture that follow in each row where the decoder is watched.
 _WATCHED = 240
 
 
 @torch.inference_mode()
-def make_goldens(config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tuple[Task, ...], watch: Watch | None = None) -> Goldens:
+def make_goldens(
+    config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tuple[Task, ...], tokens: Tokens, watch: Watch | None = None
+) -> Goldens:
     """`<graph>/<tensor>` -> array, for the graphs of `tasks`. Raises CheckpointError.
 
-    With `watch` the decoder runs on longer sequences, of which the golden is the beginning: no later token changes it.
+    With `watch` the decoder runs on longer sequences, of which the golden is the beginning: no later token changes it. They go on as
+    prompts do: pads, as in the blank side of guidance, the begin of a picture, and a picture, drawn in one row and seen in the other.
     """
     rng = np.random.default_rng(0)
     text_ids = rng.integers(0, config.text.vocab_size, (2, int(_LENGTHS.max()) + _STEPS), dtype=np.int32)
+    text_ids[:, 0] = tokens.bos.id
     embeds = _run(modules.TextEmbed, config, tensors, text_ids)
     goldens = {"text_embed/text_ids": text_ids, "text_embed/embeds": embeds}
 
@@ -56,13 +60,17 @@ def make_goldens(config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tupl
         add("image_decoder", modules.ImageDecoder, "image_ids", image_ids, "pixels")
 
     if watch:
-        pictures = [goldens["vision_encoder/embeds"]] if "understanding" in tasks else []
+        begin = np.array([[tokens.pad.id] * 3 + [tokens.begin_of_image.id]] * 2, np.int32)
+        embeds = np.concatenate([embeds, _run(modules.TextEmbed, config, tensors, begin)], axis=1)
+        sizes = {"understanding": config.vision.num_tokens, "generation": config.vq.grid**2}
+        count = min(_WATCHED, config.text.max_length - embeds.shape[1], *(sizes[task] for task in tasks))
+        pictures = [goldens["vision_encoder/embeds"][:, :count]] if "understanding" in tasks else []
         if "generation" in tasks:
-            # Any ids at all and those of a picture.
-            half = [goldens[f"image_{part}/image_ids"][:, : _WATCHED // 2] for part in ("decoder", "encoder")]
-            pictures.append(_run(modules.ImageEmbed, config, tensors, np.concatenate(half, axis=1)))
-        count = min(_WATCHED, *(picture.shape[1] for picture in pictures), config.text.max_length - embeds.shape[1])
-        embeds = np.concatenate([embeds, np.concatenate([pictures[0][:, :count], pictures[-1][:, :count]])], axis=1)
+            # Any ids at all, and those of a picture.
+            half = count // 2
+            ids = [goldens["image_decoder/image_ids"][:, :half], goldens["image_encoder/image_ids"][:, : count - half]]
+            pictures.append(_run(modules.ImageEmbed, config, tensors, np.concatenate(ids, axis=1)))
+        embeds = np.concatenate([embeds, np.concatenate([pictures[0], pictures[-1]])], axis=1)
     language_model = _language_model(config, tensors, embeds, watch)
     goldens |= language_model
     hidden = language_model["language_model/hidden"][-1]

@@ -30,7 +30,7 @@ class Format:
 
 _FP32 = Format("float32")
 # Blocks of 128: of 32, the scales and what ONNX Runtime keeps beside them are a third of the bytes of 4-bit weights, and
-# products of many rows take half as long again (bench/NOTES.md, 8).
+# products of many rows take 1.4 times as long (bench/NOTES.md, 8).
 _INT8 = Format("float32", matrices=Blocks(8, 128), tables=Blocks(8, 128))
 _INT4 = Format("float32", matrices=Blocks(4, 128))
 

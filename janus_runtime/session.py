@@ -17,8 +17,8 @@ from .sampling import Floats, Ids, Sampler, guide, pair
 
 Embeds = NDArray[Any]
 
-# Tokens that a lone prompt is prefilled by at a time. Attention over an int8 cache computes a whole piece against all keys, those to
-# come included: in pieces of 256 a prompt of 616 tokens takes 7 % less, and no number changes (bench/NOTES.md, 8).
+# Tokens that a lone prompt is prefilled by at a time over an int8 cache, where attention computes a whole piece against all of
+# its keys, those to come included: 616 tokens take 7 % less than in one piece (bench/NOTES.md, 8).
 _PIECE = 256
 
 
@@ -44,6 +44,7 @@ class Session:
         }
         # Steps run all rows over all of the cache; tied once, its many tensors cost no time in a step.
         self._all_rows = self._tie(slice(0, rows))
+        self._piece = _PIECE if sizes.cache_dtype == "int8" else max_length
         self._dtype = np.dtype(language_model.spec.inputs["embeds"].dtype)
         self._ids_name = next(iter(embed.spec.inputs))
 
@@ -124,8 +125,8 @@ class Session:
         """A sequence [T, D], piece by piece -> hidden [1, D] of its last token. Lengths stay: a piece that fails undoes all."""
         before = self.lengths[slot]
         try:
-            for start in range(0, len(row), _PIECE):
-                piece = row[None, start : start + _PIECE].astype(self._dtype, copy=False)
+            for start in range(0, len(row), self._piece):
+                piece = row[None, start : start + self._piece].astype(self._dtype, copy=False)
                 hidden = self._run(piece, np.array([piece.shape[1]], np.int32), slot)
                 self.lengths[slot] += piece.shape[1]
         finally:

@@ -2,18 +2,23 @@
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BackendError, BundleError, first_line
-from ..manifest import DType, TensorSpec
+from ..manifest import DType, Graph, TensorSpec
 from .base import Array, check_names, check_tensors
 
 try:
     import onnxruntime as ort
 except ImportError as error:
     raise BackendError(f"the cpu backend needs ONNX Runtime ({error}); pip install 'janus-rt[cpu]'") from None
+
+
+# The first that was tested with keys and values in int8.
+_INT8_CACHE_SINCE = (1, 31)
 
 
 class OrtCpu:
@@ -24,6 +29,12 @@ class OrtCpu:
         self.description = f"ONNX Runtime {ort.__version__} on the CPU"
 
     def load(self, bundle: Bundle, graph: str) -> "OrtEngine":
+        since = ".".join(map(str, _INT8_CACHE_SINCE))
+        if bundle.manifest.language_model.cache_dtype == "int8" and tuple(map(int, ort.__version__.split(".")[:2])) < _INT8_CACHE_SINCE:
+            raise BackendError(
+                f"the KV cache of {bundle.path} is int8, which needs ONNX Runtime {since} or newer, and this is {ort.__version__}; "
+                f"pip install 'onnxruntime>={since}', or export with --precision fp32"
+            )
         return OrtEngine(bundle, graph)
 
     def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -51,6 +62,7 @@ class OrtEngine:
         # Engines take turns. Threads wait for a graph's next kernel awake, which saves a tenth of a step, and sleep after its
         # last: spinning on, they would take the next graph's cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._bindings: WeakSet[OrtBinding] = WeakSet()
         path = bundle.path / self.spec.file
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -61,53 +73,63 @@ class OrtEngine:
         return self.bind({}, {}).run(inputs)
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> "OrtBinding":
-        return OrtBinding(self, inputs, outputs)
-
-    @property
-    def session(self) -> Any:
-        """ONNX Runtime's. Raises BackendError once closed."""
-        if self._session is None:
-            raise BackendError(f"{self.name} is closed; load the bundle again")
-        return self._session
+        if (session := self._session) is None:
+            raise _closed(self.name)
+        binding = OrtBinding(self.name, self.spec, session, inputs, outputs)
+        self._bindings.add(binding)
+        return binding
 
     def close(self) -> None:
+        """Frees the weights, even while somebody keeps a binding."""
         self._session = None
+        for binding in list(self._bindings):
+            binding.close()
 
 
 class OrtBinding:
     """Some tensors of an engine in place. See `base.Binding` for the contract."""
 
-    def __init__(self, engine: OrtEngine, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        name, spec = engine.name, engine.spec
+    def __init__(self, name: str, spec: Graph, session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         check_names(name, "inputs", inputs, spec.inputs, some=True)
         check_names(name, "outputs", outputs, spec.outputs, some=True)
-        self._engine = engine
+        self._name, self._spec, self._session = name, spec, session
         self._sizes: dict[str, int] = {}
         check_tensors(name, spec.inputs, inputs, self._sizes)
         check_tensors(name, spec.outputs, outputs, self._sizes)
         self._inputs = spec.inputs.keys() - inputs.keys()
         self._outputs = [name for name in spec.outputs if name not in outputs]
-        self._binding = engine.session.io_binding()
+        self._binding = session.io_binding()
+        # ONNX Runtime is given addresses; the memory is kept here.
+        self._tied = (inputs, outputs)
         for tensor, array in inputs.items():
             self._binding.bind_ortvalue_input(tensor, _value(f"{name}.{tensor}", array))
         for tensor, array in outputs.items():
             self._binding.bind_ortvalue_output(tensor, _value(f"{name}.{tensor}", array))
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        name, spec, sizes = self._engine.name, self._engine.spec, dict(self._sizes)
+        name, spec, sizes = self._name, self._spec, dict(self._sizes)
+        session, binding = self._session, self._binding
+        if session is None:
+            raise _closed(name)
         check_names(name, "inputs", inputs, self._inputs)
         check_tensors(name, spec.inputs, inputs, sizes)
-        session = self._engine.session
         for tensor, array in inputs.items():
-            self._binding.bind_ortvalue_input(tensor, _value(f"{name}.{tensor}", array))
+            binding.bind_ortvalue_input(tensor, _value(f"{name}.{tensor}", array))
         results = {tensor: _empty(spec.outputs[tensor], sizes) for tensor in self._outputs}
         for tensor, array in results.items():
-            self._binding.bind_ortvalue_output(tensor, _value(f"{name}.{tensor}", array))
+            binding.bind_ortvalue_output(tensor, _value(f"{name}.{tensor}", array))
         try:
-            session.run_with_iobinding(self._binding)
+            session.run_with_iobinding(binding)
         except Exception as error:
             raise BackendError(f"{name} failed: {first_line(error)}") from None
         return results
+
+    def close(self) -> None:
+        self._session = self._binding = None
+
+
+def _closed(engine: str) -> BackendError:
+    return BackendError(f"{engine} is closed; load the bundle again")
 
 
 def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> Array:

@@ -18,8 +18,11 @@ from janus_export import precision
 from janus_export.bundle import export_bundle
 from janus_export.cache import HEADROOM, CacheScales
 from janus_export.checkpoint import open_checkpoint
+from janus_export.config import CheckpointError
+from janus_export.goldens import make_goldens
 from janus_export.recipes import RopeTable
-from janus_runtime.tolerances import INT8_CACHE
+from janus_runtime.bundle import Bundle
+from janus_runtime.tolerances import FP32, INT8_CACHE
 from janus_runtime.verify import relative_difference, verify_goldens
 
 HEADS, SIZE = 2, 8
@@ -46,6 +49,39 @@ def test_no_position_turns_a_key_beyond_what_was_seen(qkv, position):
 def test_values_keep_their_own_channels_range(qkv):
     expected = np.abs(qkv.reshape(10, 3, HEADS, SIZE)[:, 2]).max(0) * HEADROOM / 127
     np.testing.assert_allclose(watched(qkv)["value_0"][0, :, 0], np.maximum(expected, 1e-6 / 127), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_reference_that_is_no_number_is_refused(value):
+    qkv = np.ones((1, 2, 3 * HEADS * SIZE), np.float32)
+    qkv[0, 1, HEADS * SIZE] = value
+    with pytest.raises(CheckpointError, match="keys of layer 0 of the reference holds NaN or Inf"):
+        watched(qkv)
+
+
+def test_each_layer_has_its_own_scales_in_their_places(bundles, checkpoints):
+    """Keys' first, values' second; what is stored is what the reference showed."""
+    folder = bundles("tiny", "int4")
+    model = onnx.load(folder / "language_model.gqa.onnx")
+    nodes = [node for node in model.graph.node if node.op_type == "GroupQueryAttention"]
+    assert [list(node.input[12:]) for node in nodes] == [[f"key_{layer}.scale", f"value_{layer}.scale"] for layer in range(len(nodes))]
+    checkpoint = open_checkpoint(str(checkpoints("tiny", "hf")))
+    scales = CacheScales(checkpoint.config.text)
+    seen = []
+
+    def watch(layer, qkv):
+        seen.append(qkv.shape[1])
+        scales.watch(layer, qkv)
+
+    tokens = Bundle.open(folder).manifest.tokens
+    goldens = make_goldens(checkpoint.config, checkpoint.tensors, ("generation", "understanding"), tokens, watch)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(("key_0.scale", "key_1.scale", "value_0.scale", "value_1.scale")):
+            np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor, str(folder)), scales[tensor.name.removesuffix(".scale")])
+    alone = make_goldens(checkpoint.config, checkpoint.tensors, ("generation", "understanding"), tokens)
+    assert seen[0] > goldens["language_model/embeds"].shape[1] + 16
+    for name, array in alone.items():
+        np.testing.assert_allclose(goldens[name], array, atol=FP32 * max(1, np.abs(array).max()), err_msg=name)
 
 
 def test_the_kernel_stores_what_the_scale_says_and_clips_beyond():

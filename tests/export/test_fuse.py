@@ -12,18 +12,23 @@ from onnx import TensorProto, helper
 from janus_export.fuse import fuse_residual_norms
 
 
-def norm(normalised="x"):
+def norm(normalised="x", exponent=2, axis=-1, weight="weight"):
     """weight · x / sqrt(mean(normalised²) + 1e-6) of x = a + b, and x itself."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 8]) for name in ("a", "b", "x", "y")]
-    constants = {"two": np.float32(2), "axes": np.array([-1]), "eps": np.float32(1e-6), "weight": np.linspace(1, 2, 8, dtype=np.float32)}
+    constants = {
+        "exponent": np.float32(exponent),
+        "axes": np.array([axis]),
+        "eps": np.float32(1e-6),
+        "weight": np.linspace(1, 2, 8, dtype=np.float32),
+    }
     nodes = [
         helper.make_node("Add", ["a", "b"], ["x"]),
-        helper.make_node("Pow", [normalised, "two"], ["square"]),
+        helper.make_node("Pow", [normalised, "exponent"], ["square"]),
         helper.make_node("ReduceMean", ["square", "axes"], ["mean"], keepdims=1),
         helper.make_node("Add", ["mean", "eps"], ["shifted"]),
         helper.make_node("Sqrt", ["shifted"], ["root"]),
         helper.make_node("Div", ["x", "root"], ["divided"]),
-        helper.make_node("Mul", ["divided", "weight"], ["y"]),
+        helper.make_node("Mul", ["divided", weight], ["y"]),
     ]
     initializers = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "norm", values[:2], values[2:], initializers)
@@ -44,8 +49,9 @@ def test_the_sum_and_its_norm_come_out_of_one_operator():
         np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
-def test_another_root_is_left_alone():
-    model = norm(normalised="a")
+@pytest.mark.parametrize("other", [{"normalised": "a"}, {"exponent": 4}, {"axis": 0}, {"weight": "b"}], ids=str)
+def test_another_formula_is_left_alone(other):
+    model = norm(**other)
     fuse_residual_norms(model)
     assert "SkipSimplifiedLayerNormalization" not in {node.op_type for node in model.graph}
 

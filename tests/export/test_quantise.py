@@ -18,7 +18,7 @@ from janus_export.recipes import CheckpointError, FromCheckpoint
 from janus_runtime.tolerances import tolerance
 from janus_runtime.verify import verify_goldens
 
-BLOCKS = [Blocks(4, 32), Blocks(4, 128), Blocks(8, 32), Blocks(8, 64)]
+BLOCKS = [Blocks(4, 32), Blocks(4, 128), Blocks(8, 64), Blocks(8, 128)]
 ROWS = arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 150)), elements=st.floats(-100, 100, width=32))
 
 

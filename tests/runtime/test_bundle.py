@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import weakref
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import pytest
 
 import janus_runtime
 from janus_runtime.bundle import Bundle
-from janus_runtime.errors import BackendError, BundleError
+from janus_runtime.errors import BackendError, BundleError, NumericalError
 
 
 @pytest.fixture
@@ -138,6 +139,35 @@ def test_engines_refuse_what_their_graph_does_not_take(janus):
         engine.bind({}, {"logits": np.zeros((1, 9), np.float32)})
     with pytest.raises(BackendError, match="text_head.hidden got a strided array"):
         engine.run({"hidden": np.zeros((1, 2 * width), np.float32)[:, ::2]})
+
+
+def test_closing_frees_the_weights_that_a_binding_would_keep(tiny):
+    with janus_runtime.load(tiny, backend="cpu") as janus:
+        engine = janus._engines["text_head"]
+        hidden = np.zeros((1, janus.manifest.language_model.hidden_size), np.float32)
+        binding = engine.bind({"hidden": hidden}, {})
+        assert binding.run({})["logits"].shape[0] == 1
+        weights = weakref.ref(engine._session)
+    assert weights() is None
+    for late in (lambda: binding.run({}), lambda: engine.run({"hidden": hidden})):
+        with pytest.raises(BackendError, match="text_head is closed; load the bundle again"):
+            late()
+
+
+def test_an_int8_cache_names_the_onnx_runtime_it_needs(bundles, monkeypatch):
+    monkeypatch.setattr("onnxruntime.__version__", "1.23.2")
+    with (
+        janus_runtime.load(bundles("tiny", "int4"), backend="cpu") as janus,
+        pytest.raises(BackendError, match="needs ONNX Runtime 1.31 or newer"),
+    ):
+        janus.generate("a cat")
+
+
+def test_features_that_are_no_numbers_are_an_error(janus, monkeypatch):
+    """An int8 cache would turn them into numbers."""
+    monkeypatch.setattr("janus_runtime.backends.ort.OrtBinding.run", lambda binding, inputs: {"embeds": np.full((1, 16, 64), np.nan)})
+    with pytest.raises(NumericalError, match="vision_encoder gave NaN or Inf; .*janus-rt verify"):
+        janus._engines.encode_image(np.zeros((3, 64, 64), np.float32))
 
 
 def test_dimensions_of_one_name_must_agree(janus):

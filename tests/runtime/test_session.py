@@ -1,5 +1,7 @@
 """Slots, lengths and the loop, first on a scripted model, then on a real one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,9 +18,9 @@ SIZES = LanguageModel(1, 1, 1, 1, 8, 64, "float32")
 GREEDY = Sampler(temperature=0)
 
 
-def session(rows=4, max_length=20, engines=None):
+def session(rows=4, max_length=20, engines=None, sizes=SIZES):
     engines = engines or counting_model()
-    return Session(FakeBackend(), engines["language_model"], engines["embed"], engines["head"], SIZES, rows, max_length)
+    return Session(FakeBackend(), engines["language_model"], engines["embed"], engines["head"], sizes, rows, max_length)
 
 
 def row(*ids):
@@ -47,6 +49,41 @@ def test_one_row_continues_where_it_stopped():
     opened.prefill([row(1, 2)])
     assert opened.prefill([row(3, 4)]).argmax(-1).tolist() == [10 % 8]
     assert opened.lengths.tolist() == [4]
+
+
+@pytest.mark.parametrize("length", [5, 6, 10, 12])
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_lone_prompt_in_pieces_is_the_whole(monkeypatch, length, before):
+    monkeypatch.setattr("janus_runtime.session._PIECE", 5)
+    opened = session(rows=2, sizes=replace(SIZES, cache_dtype="int8"))
+    if before:
+        opened.prefill([row(*range(before))], slot=1)
+    first = len(opened.language_model.calls)
+    logits = opened.prefill([row(*range(length))], slot=1)
+    assert logits.argmax(-1).tolist() == [(sum(range(before)) + sum(range(length))) % 8]
+    assert opened.lengths.tolist() == [0, before + length]
+    sizes = [call["embeds"].shape[1] for call in opened.language_model.calls[first:]]
+    assert sizes == [5] * (length // 5) + [length % 5] * (length % 5 > 0)
+
+
+def test_a_piece_that_fails_undoes_the_ones_before(monkeypatch):
+    monkeypatch.setattr("janus_runtime.session._PIECE", 5)
+    engines = counting_model()
+    opened = session(rows=1, engines=engines, sizes=replace(SIZES, cache_dtype="int8"))
+    opened.prefill([row(1, 2)])
+    real = engines["language_model"]._answer
+
+    def fail_later(inputs, outputs):
+        if inputs["seqlens_k"][0] > 8:
+            raise OSError("gone")
+        return real(inputs, outputs)
+
+    engines["language_model"]._answer = fail_later
+    with pytest.raises(OSError, match="gone"):
+        opened.prefill([row(*range(12))])
+    assert opened.lengths.tolist() == [2]
+    engines["language_model"]._answer = real
+    assert opened.prefill([row(3, 4)]).argmax(-1).tolist() == [10 % 8]
 
 
 def test_replicate_copies_cache_and_length():
@@ -170,7 +207,7 @@ def real(janus):
 
 
 def close(janus, got, expected):
-    """What goes through an int8 cache comes back rounded, in a prefill and in a step alike or not."""
+    """Integer activations round a difference of the last bit to a step, which the layers after carry on."""
     return relative_difference(got, expected) <= (FP32 if janus.manifest.precision == "fp32" else INT8_CACHE)
 
 

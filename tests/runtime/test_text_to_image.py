@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pytest
 
+import janus_runtime
 from janus_runtime.backends.ort import OrtBinding
 from janus_runtime.errors import Cancelled, JanusError, PromptError
 
@@ -29,7 +30,13 @@ def test_picture_i_is_picture_0_of_seed_plus_i(janus):
     assert ids(together) == [ids(janus.generate("a cat", seed=10 + i))[0] for i in range(3)]
 
 
-def test_ids_do_not_depend_on_company_or_order(janus):
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_ids_do_not_depend_on_company_or_order(bundles, precision):
+    with janus_runtime.load(bundles("tiny", precision), backend="cpu") as janus:
+        _check_company(janus)
+
+
+def _check_company(janus):
     prompts = ["a cat", "two large dogs left of a tree", "red"]
     alone = [ids(janus.generate(prompt, seed=3))[0] for prompt in prompts]
     assert ids(janus.generate(prompts, seed=3)) == alone
