@@ -41,6 +41,8 @@ def export(config: LlamaConfig, bits: int, folder: Path) -> Path:
 def main() -> None:
     config, bits, rows = LlamaConfig(**json.loads(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
     with tempfile.TemporaryDirectory() as folder:
+        # optimum keeps 5 GB in a temporary folder of its own until it ends, and this process is killed in the end.
+        tempfile.tempdir = folder
         path = export(config, bits, Path(folder))
         weights = path.with_suffix(".bin").stat().st_size
         compiled = openvino.Core().compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
