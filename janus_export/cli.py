@@ -1,5 +1,7 @@
 """janus-export: checkpoint and inspect. Thin and lazy: torch is imported by the verb that needs it."""
 
+import contextlib
+import ctypes
 import json
 import sys
 from collections.abc import Callable
@@ -11,6 +13,8 @@ import click
 from janus_runtime import __version__
 from janus_runtime.cli import line_start, reported
 from janus_runtime.manifest import Precision
+
+_M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
@@ -37,6 +41,7 @@ def checkpoint(source: str, out: Path, precision: Any, only: Any, force: bool, q
         from .bundle import export_bundle
         from .checkpoint import open_checkpoint
 
+        _return_freed_memory()
         manifest = export_bundle(open_checkpoint(source), out, precision, only, force, _stages(quiet))
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
@@ -60,6 +65,13 @@ def inspect(source: str, as_json: bool, debug: bool) -> None:
                 click.echo(f"{label.replace('_', ' '):16}{', '.join(value) or 'none' if isinstance(value, list) else value}")
         if report["problems"]:
             raise click.exceptions.Exit(1)
+
+
+def _return_freed_memory() -> None:
+    """Has freed arrays go back to the system at once. glibc keeps more and more of them for itself: 2.0 instead of 1.4 GB at 1B."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc may have no such call
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _stages(quiet: bool) -> Callable[[str, float], None]:
