@@ -3,6 +3,7 @@
 A bundle is whole or absent: a killed export leaves a `.<name>.part` folder that the next one clears.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -202,6 +203,12 @@ def _aside(out: Path, check: Callable[[], None]) -> Iterator[Path]:
                 os.rename(out, old)
             os.rename(part, out)
             shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise JanusError(
+                    f"the disk of {out.parent} is full and nothing of {out.name} was kept; make room and export again"
+                ) from None
+            raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
     finally:

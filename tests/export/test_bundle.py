@@ -142,6 +142,16 @@ def test_too_little_disk_is_said_before_writing(checkpoint, tmp_path, monkeypatc
     assert leftovers(tmp_path) == []
 
 
+def test_a_disk_that_fills_up_on_the_way_is_named(checkpoint, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("janus_export.bundle.make_goldens", full)
+    with pytest.raises(JanusError, match="the disk of .* is full and nothing of out was kept; make room and export again"):
+        export_bundle(checkpoint, tmp_path / "out", "fp32")
+    assert leftovers(tmp_path) == []
+
+
 def test_two_exports_do_not_meet(checkpoint, tmp_path):
     (tmp_path / ".out.part").mkdir()
     (tmp_path / ".out.part" / ".writing").touch()
