@@ -129,7 +129,7 @@ def test_a_failed_export_keeps_the_old_bundle_and_leaves_nothing(checkpoint, tin
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(WeightPlan, "write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(JanusError, match="the disk of .* is full and nothing of .* was kept; make room and export again"):
         export_bundle(checkpoint, out, "fp32", force=True)
     assert leftovers(tmp_path) == ["out"] and len(list(Bundle.open(out).verify_hashes())) > 5
 
@@ -138,16 +138,6 @@ def test_too_little_disk_is_said_before_writing(checkpoint, tmp_path, monkeypatc
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(bundle_module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(JanusError, match=r"the disk of .* has 0.0 GB free, the bundle needs 0.1 GB"):
-        export_bundle(checkpoint, tmp_path / "out", "fp32")
-    assert leftovers(tmp_path) == []
-
-
-def test_a_disk_that_fills_up_on_the_way_is_named(checkpoint, tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("janus_export.bundle.make_goldens", full)
-    with pytest.raises(JanusError, match="the disk of .* is full and nothing of out was kept; make room and export again"):
         export_bundle(checkpoint, tmp_path / "out", "fp32")
     assert leftovers(tmp_path) == []
 
