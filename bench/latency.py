@@ -16,11 +16,10 @@ import click
 import torch
 
 import janus_runtime
+from bench.bundles import open_manifests
 from bench.machine import where, write_report
 from bench.rivals import OpenVINO, Transformers
-from janus_runtime.bundle import Bundle
 from janus_runtime.cli import reported
-from janus_runtime.errors import JanusError
 from janus_runtime.latency import Stage, Timing, read_bandwidth, stages, time_stages
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -58,12 +57,10 @@ def main(
         systems: dict[str, list[Stage]] = {}
         load_s: dict[str, float] = {}
         others: dict[str, dict] = {}
-        manifests = [Bundle.open(bundle).manifest for bundle in bundles]
+        manifests = open_manifests(bundles)
         with ExitStack() as stack:
             for bundle, manifest in zip(bundles, manifests, strict=True):
                 name = f"janus-rt {manifest.precision}"
-                if name in systems:
-                    raise JanusError(f"two bundles are {manifest.precision}, and one would hide the other; give one of each precision")
                 start = time.perf_counter()
                 engines = stack.enter_context(janus_runtime.load(bundle, "cpu"))._engines
                 for graph in manifest.graphs:

@@ -57,7 +57,7 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cac
         onnxscript.optimizer.optimize(model)
     _check_interface(spec.name, model, inputs, outputs)
     _strip(model, spec.name)
-    if model.opset_imports.get("com.microsoft"):
+    if model.opset_imports.get("com.microsoft"):  # made for ONNX Runtime alone
         fuse_residual_norms(model)
     quantise_graph(model, recipes, format)
     if format.int8_cache:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.base import Backend, Engine
+from .backends.base import Backend, Engine, check_finite
 from .bundle import Bundle
-from .errors import JanusError, NumericalError
+from .errors import JanusError
 from .manifest import Manifest
 from .prompt import Ids
 from .session import Session
@@ -62,11 +62,7 @@ class Engines:
     def encode_image(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
         """Pixels [3, size, size] -> features [tokens, D]. Raises NumericalError if one is no number: an int8 cache would hide it."""
         features: NDArray[Any] = self["vision_encoder"].run({"pixels": pixels[None]})["embeds"][0]
-        if not np.isfinite(features).all():
-            raise NumericalError(
-                "vision_encoder gave NaN or Inf; the weights overflow this precision or are damaged: "
-                "run 'janus-rt verify', or export in fp32"
-            )
+        check_finite("vision_encoder", features)
         return features
 
     def close(self) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.base import Backend, Binding, Engine
-from .errors import NumericalError
+from .backends.base import Backend, Binding, Engine, check_finite
 from .manifest import LanguageModel
 from .sampling import Floats, Ids, Sampler, guide, pair
 
@@ -158,9 +157,5 @@ class Session:
         """hidden [k, D] -> logits [k, V]. NaN or Inf in a `used` row [k] is an error that names the graph it came from."""
         logits: Floats = self.head.run({"hidden": hidden})["logits"]
         for engine, values in ((self.language_model, hidden), (self.head, logits)):
-            if not np.isfinite(values[used]).all():
-                raise NumericalError(
-                    f"{engine.name} gave NaN or Inf after {self.lengths.max()} tokens; "
-                    "the weights overflow this precision or are damaged: run 'janus-rt verify', or export in fp32"
-                )
+            check_finite(engine.name, values[used], f" after {self.lengths.max()} tokens")
         return logits

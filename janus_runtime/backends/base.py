@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import BackendError
+from ..errors import BackendError, NumericalError
 from ..manifest import DType, Graph, TensorSpec
 
 Array = NDArray[Any]
@@ -51,6 +51,14 @@ class Backend(Protocol):
 
     def advice(self, bundle: Bundle) -> str | None:
         """One line for the user if this bundle runs badly here, with the export that would run well."""
+
+
+def check_finite(engine: str, values: Array, when: str = "") -> None:
+    """Raises NumericalError if one of `values`, which `engine` gave, is NaN or Inf."""
+    if not np.isfinite(values).all():
+        raise NumericalError(
+            f"{engine} gave NaN or Inf{when}; the weights overflow this precision or are damaged: run 'janus-rt verify', or export in fp32"
+        )
 
 
 def check_names(engine: str, kind: str, got: Collection[str], expected: Collection[str], some: bool = False) -> None:
