@@ -130,7 +130,7 @@ def _write_graphs(
     """
     plan, cache = WeightPlan(), CacheScales(checkpoint.config.text)
     graphs: dict[str, Graph] = {}
-    for spec in graphs_for(tasks):
+    for spec in graphs_for(tasks, precision):
         on_stage(f"tracing {spec.name}", 0)
         graphs[spec.name] = export_graph(spec, checkpoint.config, precision, cache, plan, folder)
     free, needed = shutil.disk_usage(folder).free, plan.total_bytes + _SPARE_BYTES

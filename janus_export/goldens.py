@@ -20,7 +20,8 @@ from .modules.attention import causal_attention
 from .modules.language_model import DecoderLayer, final_norm
 from .modules.layers import stream_weights
 
-Goldens = dict[str, np.ndarray[Any, Any]]
+Array = np.ndarray[Any, Any]
+Goldens = dict[str, Array]
 
 # Told of every layer's merged qkv [2, T, 3D].
 Watch = Callable[[int, torch.Tensor], None]
@@ -46,21 +47,22 @@ def make_goldens(
     text_ids[:, 0] = tokens.bos.id
     # One lookup, since the table is the largest matrix there is.
     begin = np.array([[tokens.pad.id] * 3 + [tokens.begin_of_image.id]] * 2, np.int32)
-    watched = _run(modules.TextEmbed, config, tensors, np.concatenate([text_ids, begin], axis=1))
+    (watched,) = _run(modules.TextEmbed, config, tensors, np.concatenate([text_ids, begin], axis=1))
     embeds = watched[:, : text_ids.shape[1]]
     goldens = {"text_embed/text_ids": text_ids, "text_embed/embeds": embeds}
 
-    def add(graph: str, module: type[nn.Module], name_in: str, value: np.ndarray[Any, Any], name_out: str) -> None:
-        goldens[f"{graph}/{name_in}"] = value
-        goldens[f"{graph}/{name_out}"] = _run(module, config, tensors, value)
+    def add(graph: str, module: type[nn.Module], inputs: Goldens, *outputs: str) -> None:
+        results = _run(module, config, tensors, *inputs.values())
+        for name, value in (*inputs.items(), *zip(outputs, results, strict=True)):
+            goldens[f"{graph}/{name}"] = value
 
     if "understanding" in tasks:
-        add("vision_encoder", modules.VisionEncoder, "pixels", _picture(rng, config.vision.image_size), "embeds")
+        add("vision_encoder", modules.VisionEncoder, {"pixels": _picture(rng, config.vision.image_size)}, "embeds")
     if "generation" in tasks:
         image_ids = rng.integers(0, config.vq.num_ids, (1, config.vq.grid**2), dtype=np.int32)
-        add("image_embed", modules.ImageEmbed, "image_ids", image_ids[:, :8], "embeds")
-        add("image_encoder", modules.ImageEncoder, "pixels", _picture(rng, config.vq.image_size), "image_ids")
-        add("image_decoder", modules.ImageDecoder, "image_ids", image_ids, "pixels")
+        add("image_embed", modules.ImageEmbed, {"image_ids": image_ids[:, :8]}, "embeds")
+        add("image_encoder", modules.ImageEncoder, {"pixels": _picture(rng, config.vq.image_size)}, "image_ids")
+        add("image_decoder", modules.ImageDecoder, {"image_ids": image_ids}, "pixels")
 
     if watch:
         sizes = {"understanding": config.vision.num_tokens, "generation": config.vq.grid**2}
@@ -70,26 +72,37 @@ def make_goldens(
             # Any ids at all, and those of a picture.
             half = count // 2
             ids = [goldens["image_decoder/image_ids"][:, :half], goldens["image_encoder/image_ids"][:, : count - half]]
-            pictures.append(_run(modules.ImageEmbed, config, tensors, np.concatenate(ids, axis=1)))
+            pictures += _run(modules.ImageEmbed, config, tensors, np.concatenate(ids, axis=1))
         embeds = np.concatenate([watched, np.concatenate([pictures[0], pictures[-1]])], axis=1)
     language_model = _language_model(config, tensors, embeds, watch)
     goldens |= language_model
     hidden = language_model["language_model/hidden"][-1]
+    settings = {"cfg_weight": np.array([5], np.float32), "temperature": np.array([0.9], np.float32)}
     if "understanding" in tasks:
-        add("text_head", modules.TextHead, "hidden", hidden, "logits")
+        add("text_head", modules.TextHead, {"hidden": hidden}, "logits")
+        logits = goldens["text_head/logits"]
+        draw = {"logits": logits, "noise": _noise(rng, logits), "temperature": settings["temperature"]}
+        add("text_draw", modules.TextDraw, draw, "text_ids", "embeds")
     if "generation" in tasks:
-        add("image_head", modules.ImageHead, "hidden", hidden, "logits")
+        add("image_head", modules.ImageHead, {"hidden": hidden}, "logits")
+        logits = goldens["image_head/logits"][None]  # a pair of rows
+        add("image_draw", modules.ImageDraw, {"logits": logits, "noise": _noise(rng, logits[:, 0]), **settings}, "image_ids", "embeds")
     return goldens
 
 
-def _run(kind: type[nn.Module], config: JanusConfig, tensors: Mapping[str, Tensor], value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _run(kind: type[nn.Module], config: JanusConfig, tensors: Mapping[str, Tensor], *inputs: Array) -> list[Array]:
     with torch.device("meta"):
         module = kind(config, torch.float32)
-    result: np.ndarray[Any, Any] = stream_weights(module, tensors)(torch.from_numpy(value)).numpy()
-    return result
+    outputs = stream_weights(module, tensors)(*map(torch.from_numpy, inputs))
+    return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
-def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: np.ndarray[Any, Any], watch: Watch | None) -> Goldens:
+def _noise(rng: np.random.Generator, like: Array) -> Array:
+    """Gumbel numbers, as wide as the logits so that either can decide."""
+    return (rng.gumbel(size=like.shape) * like.std()).astype(np.float32)
+
+
+def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, watch: Watch | None) -> Goldens:
     """embeds [2, T, D] -> the golden, of the first tokens."""
     text = config.text
     x = torch.from_numpy(embeds)
@@ -116,8 +129,8 @@ def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: 
     }
 
 
-def _picture(rng: np.random.Generator, size: int) -> np.ndarray[Any, Any]:
+def _picture(rng: np.random.Generator, size: int) -> Array:
     """Coarse coloured blocks, -1 to 1, [1, 3, size, size]: more like a picture than white noise."""
     blocks = rng.uniform(-1, 1, (1, 3, -(-size // 16), -(-size // 16))).astype(np.float32)
-    picture: np.ndarray[Any, Any] = blocks.repeat(16, axis=2).repeat(16, axis=3)[:, :, :size, :size]
+    picture: Array = blocks.repeat(16, axis=2).repeat(16, axis=3)[:, :, :size, :size]
     return np.ascontiguousarray(picture)

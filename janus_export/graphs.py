@@ -5,16 +5,16 @@ Shape letters: `rows`, `tokens`, `max_length` and `images` vary between calls.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
-from janus_runtime.manifest import DType, Task, TensorSpec
+from janus_runtime.manifest import DType, Precision, Task, TensorSpec
 
 from . import modules
 from .config import JanusConfig
-from .modules.attention import Attention, GroupQuery
+from .modules.attention import Attention, GroupQuery, InPlace, Slice
 from .modules.layers import recipes_of
 from .recipes import Recipe
 
@@ -30,7 +30,8 @@ class GraphSpec:
     inputs: Callable[[JanusConfig, DType], TensorSpecs]
     outputs: Callable[[JanusConfig, DType], TensorSpecs]
     tasks: tuple[Task, ...]
-    opset: int = 18  # what the tracer writes natively; another one costs a conversion
+    precisions: tuple[Precision, ...] = get_args(Precision)
+    opset: int = 17  # the newest that TensorRT 8.6 reads
     arrange: Callable[[dict[str, Any]], tuple[Any, ...]] = lambda named: tuple(named.values())
 
 
@@ -55,27 +56,44 @@ def _image_ids(config: JanusConfig, f: DType) -> TensorSpecs:
 
 
 def _cache(config: JanusConfig, f: DType, prefix: str) -> TensorSpecs:
+    """`past` and `present` are a cache, `new` what a call adds to one."""
     text = config.text
-    spec = TensorSpec(f, ("rows", text.num_heads, "max_length", text.head_size))
+    spec = TensorSpec(f, ("rows", text.num_heads, "tokens" if prefix == "new" else "max_length", text.head_size))
     return {f"{prefix}_{part}_{layer}": spec for layer in range(text.num_layers) for part in ("key", "value")}
 
 
-def _language_model(attention: type[Attention]) -> GraphSpec:
+def _scalar(name: str) -> TensorSpecs:
+    return {name: TensorSpec("float32", (1,))}
+
+
+def _image_draw(config: JanusConfig, f: DType) -> TensorSpecs:
+    ids = config.vq.num_ids
+    tensors = {"logits": TensorSpec("float32", ("images", 2, ids)), "noise": TensorSpec("float32", ("images", ids))}
+    return {**tensors, **_scalar("cfg_weight"), **_scalar("temperature")}
+
+
+def _text_draw(config: JanusConfig, f: DType) -> TensorSpecs:
+    logits = TensorSpec("float32", ("rows", config.text.vocab_size))
+    return {"logits": logits, "noise": logits, **_scalar("temperature")}
+
+
+def _language_model(attention: type[Attention], precisions: tuple[Precision, ...] = get_args(Precision)) -> GraphSpec:
     def inputs(config: JanusConfig, f: DType) -> TensorSpecs:
         last_row = {"last_row": TensorSpec("int32", ("rows",))}
-        return {**_embeds(config, f), **last_row, **attention.inputs, **_cache(config, f, "past")}
+        return {**_embeds(config, f), **last_row, **attention.inputs(f), **_cache(config, f, "past")}
 
     def arrange(named: dict[str, Any]) -> tuple[Any, ...]:
-        own = [named[name] for name in attention.inputs]
-        cache = [value for name, value in named.items() if name.startswith("past_")]
+        own = [named[name] for name in attention.inputs("float32")]
+        cache = [value for name, value in named.items() if name.startswith(("past_key_", "past_value_"))]
         return named["embeds"], named["last_row"], own, cache
 
     return GraphSpec(
         f"language_model.{attention.flavour}",
         lambda config, f: modules.LanguageModel(config, f, attention(config.text, f)),
         inputs,
-        lambda config, f: {**_hidden(config, f), **_cache(config, f, "present")},
+        lambda config, f: {**_hidden(config, f), **_cache(config, f, attention.gives)},
         ("generation", "understanding"),
+        precisions,
         attention.opset,
         arrange,
     )
@@ -92,6 +110,9 @@ GRAPHS = (
     ),
     GraphSpec("image_embed", modules.ImageEmbed, _ids("image_ids"), _embeds, ("generation",)),
     _language_model(GroupQuery),
+    # TensorRT has no form for integer weights as ONNX Runtime packs them.
+    _language_model(Slice, ("fp32", "fp16")),
+    _language_model(InPlace, ("fp32", "fp16")),
     GraphSpec(
         "text_head",
         modules.TextHead,
@@ -106,13 +127,27 @@ GRAPHS = (
         lambda config, f: {"logits": TensorSpec("float32", ("rows", config.vq.num_ids))},
         ("generation",),
     ),
+    GraphSpec(
+        "text_draw",
+        modules.TextDraw,
+        _text_draw,
+        lambda config, f: {"text_ids": TensorSpec("int32", ("rows",)), "embeds": TensorSpec(f, ("rows", 1, config.text.hidden_size))},
+        ("understanding",),
+    ),
+    GraphSpec(
+        "image_draw",
+        modules.ImageDraw,
+        _image_draw,
+        lambda config, f: {"image_ids": TensorSpec("int32", ("images",)), "embeds": TensorSpec(f, ("images", 2, config.text.hidden_size))},
+        ("generation",),
+    ),
     GraphSpec("image_encoder", modules.ImageEncoder, _pixels(lambda config: config.vq.image_size), _image_ids, ("generation",)),
     GraphSpec("image_decoder", modules.ImageDecoder, _image_ids, _pixels(lambda config: config.vq.image_size), ("generation",)),
 )
 
 
-def graphs_for(tasks: tuple[Task, ...]) -> list[GraphSpec]:
-    return [spec for spec in GRAPHS if set(spec.tasks) & set(tasks)]
+def graphs_for(tasks: tuple[Task, ...], precision: Precision) -> list[GraphSpec]:
+    return [spec for spec in GRAPHS if set(spec.tasks) & set(tasks) and precision in spec.precisions]
 
 
 def recipes_of_all(config: JanusConfig) -> list[Recipe]:

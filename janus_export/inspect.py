@@ -7,7 +7,7 @@ import numpy as np
 
 from .checkpoint import open_checkpoint
 from .config import CheckpointError
-from .graphs import graphs_for, recipes_of_all
+from .graphs import GRAPHS, recipes_of_all
 from .recipes import check_tensors
 from .text_side import read_image_input, read_text_side
 
@@ -39,6 +39,6 @@ def inspect_checkpoint(source: str) -> dict[str, Any]:
         "vision_encoder": f"{vision.num_layers} layers, {vision.hidden_size} wide, "
         f"{vision.image_size}x{vision.image_size} in {vision.num_tokens} tokens",
         "image_tokens": f"{vq.grid}x{vq.grid} of {vq.num_ids} codes to {vq.image_size}x{vq.image_size} pixels",
-        "graphs": [spec.name for spec in graphs_for(("generation", "understanding"))],
+        "graphs": [spec.name for spec in GRAPHS],
         "problems": problems,
     }

@@ -19,6 +19,7 @@ from .cache import CacheScales, quantise_cache, with_int8_cache
 from .config import JanusConfig
 from .fuse import fuse_residual_norms
 from .graphs import GraphSpec, TensorSpecs
+from .lower import LOWERED, TRACED, lower
 from .modules.layers import recipes_of
 from .precision import format_of
 from .quantise import quantise_graph
@@ -43,7 +44,7 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cac
             module,
             spec.arrange({name: _example(tensor) for name, tensor in inputs.items()}),
             dynamo=True,
-            opset_version=spec.opset,
+            opset_version=max(spec.opset, TRACED),
             dynamic_shapes=_dynamic_shapes(spec, inputs),
             input_names=list(inputs),
             output_names=list(outputs),
@@ -57,6 +58,8 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cac
         onnxscript.optimizer.optimize(model)
     _check_interface(spec.name, model, inputs, outputs)
     _strip(model, spec.name)
+    if spec.opset == LOWERED:
+        lower(model)
     if model.opset_imports.get("com.microsoft"):  # made for ONNX Runtime alone
         fuse_residual_norms(model)
     quantise_graph(model, recipes, format)

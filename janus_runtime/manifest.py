@@ -25,7 +25,7 @@ GOLDENS = "goldens.npz"
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Task = Literal["generation", "understanding"]
 Family = Literal["janus", "janus-pro"]
-DType = Literal["float32", "float16", "int32", "int8"]
+DType = Literal["float32", "float16", "int64", "int32", "int8", "bool"]
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Manifest:
         cache = TensorSpec(model.cache_dtype, ("rows", model.num_heads, "max_length", model.head_size))
         for name, graph in graphs.items():
             if name.startswith("language_model."):
-                got = {key: spec for key, spec in graph.inputs.items() if key.startswith("past_")}
+                got = {key: spec for key, spec in graph.inputs.items() if key.startswith(("past_key_", "past_value_"))}
                 yield f"graphs.{name}.inputs", model.num_layers * 2, len(got)
                 for key, spec in got.items():
                     yield f"graphs.{name}.inputs.{key}", cache, spec

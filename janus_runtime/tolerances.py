@@ -7,6 +7,10 @@ A tolerance is relative to the largest reference value: max|Δ| <= tolerance · 
 # order differ by a few 1e-6 of the largest value, and tens of layers add up. A wrong formula is off by 1e-2 or more.
 FP32 = 1e-4
 
+# Two cache flavours of one decoder, both in fp32 on one machine: the same products in the same order but for those of
+# attention, whose sums are of a head's few dozen terms. No formula differs, so only the last bits may.
+FLAVOURS = 1e-5
+
 # fp16 decoder and vision encoder against the fp32 reference. Weights and activations are each rounded to 2^-11
 # (5e-4); errors of some twenty layers add like a random walk, to about 1e-2. Twice that is a fault.
 FP16 = 2e-2

@@ -1,6 +1,6 @@
 """Kinds of attention over a KV cache: one class a flavour of `language_model`.
 
-A flavour says which inputs the graph gets beside embeddings and cache, and what it traces to.
+A flavour says which inputs the graph gets beside embeddings and cache, what it gives back of the cache, and what it traces to.
 Letters: R rows, S new tokens, M cache length, D hidden, H heads, d head size.
 """
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_runtime.manifest import TensorSpec
+from janus_runtime.manifest import DType, TensorSpec
 
 from ..config import TextConfig
 from ..recipes import RopeTable
@@ -19,13 +19,40 @@ from .layers import parameter
 
 Attend = Callable[[Tensor], Tensor]
 
+_FLOAT = 1  # onnx.TensorProto.FLOAT
+
 
 class Attention(nn.Module):
-    """`attention(qkv [R, S, 3D], key, value [R, H, M, d], own inputs)` -> context [R, S, D], key, value after."""
+    """`attention(qkv [R, S, 3D], key, value [R, H, M, d], prepared)` -> context [R, S, D], and keys and values to give out.
+
+    `prepared` is what `prepare` makes of the flavour's own inputs, once for all layers. `gives` names what becomes of the
+    cache: `present` is all of it [R, H, M, d], written in place; `new` is the new tokens' part [R, H, S, d], for the caller to write.
+    """
 
     flavour: ClassVar[str]
     opset: ClassVar[int]
-    inputs: ClassVar[dict[str, TensorSpec]]
+    gives: ClassVar[str] = "present"
+
+    def __init__(self, text: TextConfig, f: torch.dtype) -> None:
+        super().__init__()
+        self.num_heads, self.head_size = text.num_heads, text.head_size
+        for function in ("cos", "sin"):
+            table = RopeTable(function, text.max_length, text.head_size, text.rope_theta)
+            self.register_parameter(function, parameter(table, f))
+
+    @staticmethod
+    def inputs(f: DType) -> dict[str, TensorSpec]:
+        """The flavour's own inputs, where activations are of `f`."""
+        raise NotImplementedError
+
+    def prepare(self, own: list[Tensor]) -> list[Tensor]:
+        return own
+
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[R, S, 3D] -> query, key, value [R, H, S, d]."""
+        rows, tokens, _ = qkv.shape
+        query, key, value = qkv.view(rows, tokens, 3, self.num_heads, self.head_size).unbind(2)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
 class GroupQuery(Attention):
@@ -37,23 +64,16 @@ class GroupQuery(Attention):
 
     flavour = "gqa"
     opset = 21
-    inputs = {
-        "seqlens_k": TensorSpec("int32", ("rows",)),
-        "total_sequence_length": TensorSpec("int32", ()),
-    }
 
-    def __init__(self, text: TextConfig, f: torch.dtype) -> None:
-        super().__init__()
-        self.num_heads = text.num_heads
-        for function in ("cos", "sin"):
-            table = RopeTable(function, text.max_length, text.head_size, text.rope_theta)
-            self.register_parameter(function, parameter(table, f))
+    @staticmethod
+    def inputs(f: DType) -> dict[str, TensorSpec]:
+        return {"seqlens_k": TensorSpec("int32", ("rows",)), "total_sequence_length": TensorSpec("int32", ())}
 
-    def forward(self, qkv: Tensor, key: Tensor, value: Tensor, own: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, qkv: Tensor, key: Tensor, value: Tensor, prepared: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         rows, tokens, width = qkv.shape
         context, key, value = torch.onnx.ops.symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
-            [qkv, None, None, key, value, *own, self.cos, self.sin],
+            [qkv, None, None, key, value, *prepared, self.cos, self.sin],
             attrs={"num_heads": self.num_heads, "kv_num_heads": self.num_heads, "do_rotary": 1},
             dtypes=[qkv.dtype] * 3,
             shapes=[(rows, tokens, width // 3), key.shape, value.shape],
@@ -62,21 +82,92 @@ class GroupQuery(Attention):
         return context, key, value
 
 
-def causal_attention(text: TextConfig, qkv: Tensor) -> Tensor:
-    """The reference: whole sequences from position 0, no cache. qkv [R, T, 3D] -> context [R, T, D].
+class Slice(Attention):
+    """Plain operators of opset 17. The cache is only read; the caller writes the new keys and values, a slice, into it.
 
-    RoPE turns pairs (i, i + d/2), as Llama does.
+    `past_mask` is 0 where a row's cache holds a token and MASKED elsewhere, `new_mask` the same among the new tokens.
     """
+
+    flavour = "slice"
+    opset = 17
+    gives = "new"
+
+    @staticmethod
+    def inputs(f: DType) -> dict[str, TensorSpec]:
+        return {
+            "position_ids": TensorSpec("int32", ("rows", "tokens")),
+            "past_mask": TensorSpec(f, ("rows", 1, 1, "max_length")),
+            "new_mask": TensorSpec(f, (1, 1, "tokens", "tokens")),
+        }
+
+    def prepare(self, own: list[Tensor]) -> list[Tensor]:
+        position_ids, past_mask, new_mask = own
+        # [R, 1, S, d / 2], the same for all heads.
+        return [F.embedding(position_ids, self.cos)[:, None], F.embedding(position_ids, self.sin)[:, None], past_mask, new_mask]
+
+    def forward(self, qkv: Tensor, key: Tensor, value: Tensor, prepared: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        cos, sin, past_mask, new_mask = prepared
+        query, new_key, new_value = self.split(qkv)
+        # Scaled before the product, which in fp16 could overflow; softmax is computed in fp32.
+        query, new_key = rotate(query, cos, sin) * self.head_size**-0.5, rotate(new_key, cos, sin)
+        # Two products and one softmax: keys and values are never copied side by side.
+        past, new = query @ key.transpose(-1, -2) + past_mask, query @ new_key.transpose(-1, -2) + new_mask
+        weights = torch.cat([past, new], dim=-1).float().softmax(-1).to(qkv.dtype)
+        length = key.shape[2]
+        context = weights[..., :length] @ value + weights[..., length:] @ new_value
+        return context.transpose(1, 2).flatten(2), new_key, new_value
+
+
+class InPlace(Attention):
+    """Opset 24: `TensorScatter` writes each row's new tokens at `write_indices`, `Attention` sees what `attn_mask` allows.
+
+    TensorRT drops the lengths that `Attention` can be given, so the mask says all (reference: ONNX operators, opset 24).
+    """
+
+    flavour = "inplace"
+    opset = 24
+
+    @staticmethod
+    def inputs(f: DType) -> dict[str, TensorSpec]:
+        return {
+            "position_ids": TensorSpec("int64", ("rows", "tokens")),
+            "write_indices": TensorSpec("int64", ("rows",)),
+            "attn_mask": TensorSpec("bool", ("rows", 1, "tokens", "max_length")),
+        }
+
+    def forward(self, qkv: Tensor, key: Tensor, value: Tensor, prepared: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        position_ids, write_indices, attn_mask = prepared
+        query, new_key, new_value = self.split(qkv)
+
+        def rotated(x: Tensor) -> Tensor:
+            return _onnx("RotaryEmbedding", [x, self.cos, self.sin, position_ids], x, 23)
+
+        def written(cache: Tensor, new: Tensor) -> Tensor:
+            return _onnx("TensorScatter", [cache, new, write_indices], cache, 24, axis=2)
+
+        key, value = written(key, rotated(new_key)), written(value, new_value)
+        context = _onnx("Attention", [rotated(query), key, value, attn_mask], query, 24, softmax_precision=_FLOAT)
+        return context.transpose(1, 2).flatten(2), key, value
+
+
+def _onnx(operator: str, inputs: list[Tensor], like: Tensor, since: int, **attributes: int) -> Tensor:
+    """A standard operator that torch has no word for. The output is shaped as `like`."""
+    return torch.onnx.ops.symbolic(operator, inputs, attributes, dtype=like.dtype, shape=like.shape, version=since)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE turns pairs (i, i + d/2), as Llama does."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def causal_attention(text: TextConfig, qkv: Tensor) -> Tensor:
+    """The reference: whole sequences from position 0, no cache. qkv [R, T, 3D] -> context [R, T, D]."""
     rows, tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     query, key, value = qkv.view(rows, tokens, 3, text.num_heads, text.head_size).permute(2, 0, 3, 1, 4)
     cos, sin = (
         torch.from_numpy(RopeTable(name, tokens, text.head_size, text.rope_theta).make({}, "float32")).to(qkv.dtype)
         for name in ("cos", "sin")
     )
-
-    def rotate(x: Tensor) -> Tensor:
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-    context = F.scaled_dot_product_attention(rotate(query), rotate(key), value, is_causal=True)
+    context = F.scaled_dot_product_attention(rotate(query, cos, sin), rotate(key, cos, sin), value, is_causal=True)
     return context.transpose(1, 2).reshape(rows, tokens, width)

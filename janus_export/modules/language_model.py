@@ -36,7 +36,7 @@ class LanguageModel(nn.Module):
     """All layers and the final norm, over one kind of attention (the flavour).
 
     `embeds` [R, S, D], `last_row` int32 [R] into R·S, the flavour's own inputs, and the cache as
-    key 0, value 0, key 1, … [R, H, M, d] -> `hidden` [R, D] of the rows asked for, and the cache after.
+    key 0, value 0, key 1, … [R, H, M, d] -> `hidden` [R, D] of the rows asked for, and what the flavour gives of the cache.
     """
 
     def __init__(self, config: JanusConfig, f: torch.dtype, attention: Attention) -> None:
@@ -47,16 +47,16 @@ class LanguageModel(nn.Module):
         self.norm = final_norm(text, f)
 
     def forward(self, embeds: Tensor, last_row: Tensor, own: list[Tensor], cache: list[Tensor]) -> list[Tensor]:
-        x, present = embeds, []
+        x, given, prepared = embeds, [], self.attention.prepare(own)
         for index, layer in enumerate(self.layers):
             past = cache[2 * index], cache[2 * index + 1]
 
             def attend(qkv: Tensor, past: tuple[Tensor, Tensor] = past) -> Tensor:
-                context, key, value = self.attention(qkv, *past, own)
-                present.extend((key, value))
+                context, key, value = self.attention(qkv, *past, prepared)
+                given.extend((key, value))
                 return context
 
             x = layer(x, attend)
         # Only the rows that are asked for go through the norm and out.
         hidden = self.norm(x.flatten(0, 1).index_select(0, last_row))
-        return [hidden, *present]
+        return [hidden, *given]
