@@ -102,8 +102,9 @@ class Chat:
         timings |= {"encode": (encoded - start) * 1e3, "prefill": (time.perf_counter() - encoded) * 1e3, "steps": 0.0}
         answer = self._last = Answer(timings)
         self._begin = self.length
-        drawn = self._session.draw(logits, sampler or Sampler(temperature=0), noise)
-        answer.pieces = self.prompter.decode_stream(self._take(drawn, min(max_tokens, room), answer, cancel))
+        limit = min(max_tokens, room)
+        drawn = self._session.draw(logits, limit, sampler or Sampler(temperature=0), noise)
+        answer.pieces = self.prompter.decode_stream(self._take(drawn, limit, answer, cancel))
         return answer
 
     def _embed(self, ids: Ids, pictures: list[NDArray[np.float32]], cancel: threading.Event | None) -> NDArray[Any]:

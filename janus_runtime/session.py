@@ -4,7 +4,7 @@ The only owner of the cache and of each row's length. Letters: R rows, k rows of
 tokens, M longest length, D hidden size, V ids, n drawn ids a step (R with no guidance, else R / 2).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .backends.base import Backend, Binding, Engine, check_finite
 from .manifest import LanguageModel
+from .noise import Noise
 from .sampling import Floats, Ids, Sampler, guide, pair
 
 Embeds = NDArray[Any]
@@ -72,19 +73,18 @@ class Session:
         self.lengths += busy
         return logits
 
-    def draw(self, logits: Floats, sampler: Sampler, noise: Callable[[int], Floats], cfg_weight: float | None = None) -> Iterator[Ids]:
-        """Yields the ids [n] of step 0, 1, … without end: draws, feeds them back, draws again.
+    def draw(self, logits: Floats, limit: int, sampler: Sampler, noise: Noise, cfg_weight: float | None = None) -> Iterator[Ids]:
+        """Yields the ids [n] of `limit` steps: draws, feeds them back, draws again.
 
         With `cfg_weight`, rows are pairs made by `sampling.pair` and both get the drawn id. The last ids that
         were yielded are not in the cache until the next are asked for.
         """
-        step = 0
-        while True:
+        for step in range(limit):
+            if step:
+                logits = self.step(ids if cfg_weight is None else np.array(pair(list(ids), list(ids)), np.int32))
             scores = logits if cfg_weight is None else guide(logits, cfg_weight)
             ids = sampler(scores, None if sampler.greedy else noise(step))
             yield ids
-            step += 1
-            logits = self.step(ids if cfg_weight is None else np.array(pair(list(ids), list(ids)), np.int32))
 
     def replicate(self, source: int, target: int) -> None:
         """Makes slot `target` a copy of slot `source`, cache and length."""

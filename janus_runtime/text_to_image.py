@@ -114,8 +114,8 @@ class ImageGenerator:
             if source[slot] != slot:
                 session.replicate(source[slot], slot)
 
-        drawn = session.draw(first[source], sampler, noise, request.cfg_weight)
-        yield from islice(drawn, self._num_tokens)
+        for drawn in session.draw(first[source], self._num_tokens, sampler, noise, request.cfg_weight):
+            yield drawn[: len(batch)]
 
     def decode(self, image_ids: Ids) -> NDArray[np.float32]:
         """Ids [num_tokens] of one picture -> pixels [3, size, size]. One at a time: activations are large."""

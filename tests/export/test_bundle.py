@@ -38,13 +38,14 @@ def test_a_bundle_holds_everything_and_nothing_else(tiny):
     assert {path.name for path in tiny.iterdir()} == {*manifest.files, "manifest.json"}
     assert manifest.files.keys() >= {"weights.data", "tokenizer.json", "goldens.npz"}
     assert list(manifest.graphs) == [
-        "text_embed", "vision_encoder", "image_embed", "language_model.gqa", "text_head", "image_head", "image_encoder", "image_decoder",
+        "text_embed", "vision_encoder", "image_embed", "language_model.gqa", "language_model.slice", "language_model.inplace",
+        "text_head", "image_head", "text_draw", "image_draw", "image_encoder", "image_decoder",
     ]  # fmt: skip
     assert len(list(Bundle.open(tiny).verify_hashes())) == len(manifest.files)
 
 
 def test_the_manifest_is_the_graphs_own_interface(tiny):
-    kinds = {1: "float32", 10: "float16", 6: "int32"}
+    kinds = {1: "float32", 10: "float16", 6: "int32", 7: "int64", 9: "bool"}
     for name, graph in Bundle.open(tiny).manifest.graphs.items():
         model = onnx.load(tiny / graph.file, load_external_data=False)
         for specs, values in ((graph.inputs, model.graph.input), (graph.outputs, model.graph.output)):

@@ -59,7 +59,7 @@ class Script:
     def __getattr__(self, name):
         return getattr(self.real, name)
 
-    def draw(self, logits, sampler, noise, cfg_weight=None):
+    def draw(self, logits, limit, sampler, noise, cfg_weight=None):
         for token in self.ids:
             yield np.array([token], np.int32)
             self.real.step(np.array([token], np.int32))

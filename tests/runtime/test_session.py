@@ -126,18 +126,20 @@ def test_the_cache_is_the_same_memory_in_every_call():
 def test_draw_feeds_each_pair_its_own_id():
     opened = session(rows=4)
     logits = opened.prefill([row(1), row(2), row(3), row(4)])
-    drawn = opened.draw(logits, GREEDY, noise=None, cfg_weight=1.0)
+    drawn = opened.draw(logits, 3, GREEDY, noise=None, cfg_weight=1.0)
     # Guidance 1 follows the conditional rows 0 and 2: 1, then 1+1, then 1+1+2; 3, then 3+3, …
-    assert [ids.tolist() for _, ids in zip(range(3), drawn, strict=False)] == [[1, 3], [2, 6], [4, 4]]
+    assert [ids.tolist() for ids in drawn] == [[1, 3], [2, 6], [4, 4]]
     fed = [call["ids"][:, 0].tolist() for call in opened.embed.calls]
     assert fed == [[1, 1, 3, 3], [2, 2, 6, 6]]
 
 
 def test_draw_takes_no_step_that_nobody_asked_for():
     opened = session(rows=1)
-    drawn = opened.draw(opened.prefill([row(1)]), GREEDY, noise=None)
+    drawn = opened.draw(opened.prefill([row(1)]), 2, GREEDY, noise=None)
     next(drawn)
     assert opened.lengths.tolist() == [1]
+    assert len(list(drawn)) == 1
+    assert opened.lengths.tolist() == [2], "the last id is drawn and not fed back"
 
 
 def test_noise_is_asked_for_by_step():
@@ -147,9 +149,8 @@ def test_noise_is_asked_for_by_step():
         steps.append(step)
         return np.zeros((1, 8), np.float32)
 
-    drawn = opened.draw(opened.prefill([row(1)]), Sampler(), noise)
-    for _ in range(3):
-        next(drawn)
+    drawn = opened.draw(opened.prefill([row(1)]), 3, Sampler(), noise)
+    assert len(list(drawn)) == 3
     assert steps == [0, 1, 2]
 
 
