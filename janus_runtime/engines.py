@@ -2,13 +2,14 @@
 
 import threading
 import time
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.base import Backend, Engine, check_finite
+from .backends.base import Backend, Engine, Kind, check_finite
 from .bundle import Bundle
+from .device_session import DeviceSession
 from .errors import JanusError
 from .manifest import Manifest
 from .prompt import Ids
@@ -41,18 +42,17 @@ class Engines:
     def language_model(self) -> Engine:
         return self[f"language_model.{self.backend.flavour}"]
 
-    def prepare(self, *names: str) -> float:
-        """Opens these graphs and the language model now -> ms it took; next to nothing where they are open."""
+    def prepare(self, kind: Kind, *names: str) -> float:
+        """Opens what a session of this kind needs, and these graphs, now -> ms it took; next to nothing where they are open."""
         start = time.perf_counter()
-        for name in names:
+        for name in (*self.backend.session_graphs(kind), *names):
             self[name]
         self.language_model  # noqa: B018
         return (time.perf_counter() - start) * 1e3
 
-    def session(self, kind: Literal["text", "image"], rows: int, max_length: int) -> Session:
-        """A fresh session that embeds and predicts text ids or image ids."""
-        embed, head = self[f"{kind}_embed"], self[f"{kind}_head"]
-        return Session(self.backend, self.language_model, embed, head, self.manifest.language_model, rows, max_length)
+    def session(self, kind: Kind, rows: int, max_length: int) -> Session | DeviceSession:
+        """See `Backend.session`."""
+        return self.backend.session(self, kind, rows, max_length)
 
     def embed_text(self, ids: Ids) -> NDArray[Any]:
         """Text ids [T] -> embeddings [T, D]."""
@@ -71,3 +71,4 @@ class Engines:
             for engine in self._open.values():
                 engine.close()
             self._open.clear()
+            self.backend.close()

@@ -13,6 +13,10 @@ class BackendError(JanusError):
     """A backend was asked for and cannot run here, or was handed tensors its graph does not take."""
 
 
+class OutOfMemory(BackendError):
+    """A device has less memory free than a model or a batch needs."""
+
+
 class PromptError(JanusError):
     """Text that the model cannot take: too long, empty, or holding reserved tokens."""
 

@@ -17,7 +17,6 @@ from .image import Picture, as_pictures, open_image, preprocess
 from .noise import Noise, check_seed
 from .prompt import Ids, Prompter, splice
 from .sampling import Sampler
-from .session import Session
 
 
 class Answer:
@@ -48,8 +47,8 @@ class Chat:
     def __init__(self, engines: Engines, prompter: Prompter, max_length: int) -> None:
         self.engines = engines
         self.prompter = prompter
-        self._load_ms = engines.prepare("text_embed", "text_head")
-        self._session: Session = engines.session("text", rows=1, max_length=max_length)
+        self._load_ms = engines.prepare("text")
+        self._session = engines.session("text", rows=1, max_length=max_length)
         self._last: Answer | None = None
         # Length of the cache where the last answer begins.
         self._begin = 0
@@ -94,7 +93,7 @@ class Chat:
             )
         timings, self._load_ms = {"load": self._load_ms}, 0.0
         if pictures:
-            timings["load"] += self.engines.prepare("vision_encoder")
+            timings["load"] += self.engines.prepare("text", "vision_encoder")
         start = time.perf_counter()
         embeds = self._embed(ids, pictures, cancel)
         encoded = time.perf_counter()

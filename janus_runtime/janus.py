@@ -159,7 +159,7 @@ def load(path: str | Path = NANO, backend: BackendName = "auto") -> Janus:
     Raises BundleError if the folder is not a whole bundle, BackendError if the backend cannot run here.
     """
     bundle = Bundle.open(path)
-    opened = open_backend(backend)
+    opened = open_backend(backend, bundle)
     if advice := opened.advice(bundle):
         _log.warning(advice)
     return Janus(Engines(bundle, opened), Prompter(bundle.manifest, bundle.path / TOKENIZER))

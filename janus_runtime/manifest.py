@@ -165,7 +165,7 @@ class Manifest:
                 f"{where} has format {value['format']}, this version reads format {FORMAT}; "
                 "export the bundle again or install the janus-rt that wrote it"
             )
-        manifest: Manifest = _parse(cls, value, where)
+        manifest: Manifest = parse(cls, value, where)
         manifest._check(where)
         return manifest
 
@@ -274,15 +274,15 @@ def _shape(specs: dict[str, TensorSpec], name: str) -> tuple[int | str, ...] | N
     return specs[name].shape if name in specs else None
 
 
-def _parse(kind: Any, value: Any, where: str) -> Any:
+def parse(kind: Any, value: Any, where: str) -> Any:
     """`value` from JSON as `kind`: a dataclass, a container, a union, a Literal or a plain type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(kind, value, where)
     if origin is tuple and isinstance(value, list):
-        return tuple(_parse(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(parse(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        return {key: _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin in (types.UnionType, typing.Union):
         if type(value) in arguments or (value is None and types.NoneType in arguments):
             return value
@@ -310,4 +310,4 @@ def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
         raise BundleError(f"{where}: missing {', '.join(missing)}")
     if unknown := sorted(value.keys() - fields.keys()):
         raise BundleError(f"{where}: unknown {', '.join(unknown)}")
-    return kind(**{name: _parse(field, value[name], f"{where}.{name}") for name, field in fields.items()})
+    return kind(**{name: parse(field, value[name], f"{where}.{name}") for name, field in fields.items()})

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.base import Backend, Binding, Engine, check_finite
+from .backends.base import Binding, Engine, HostEngine, check_finite
 from .manifest import LanguageModel
 from .noise import Noise
 from .sampling import Floats, Ids, Sampler, guide, pair
@@ -30,17 +30,16 @@ class Session:
     [R, heads, M, head size] a layer, and bound as input and output of every call: it is never copied.
     """
 
-    def __init__(
-        self, backend: Backend, language_model: Engine, embed: Engine, head: Engine, sizes: LanguageModel, rows: int, max_length: int
-    ) -> None:
+    def __init__(self, language_model: HostEngine, embed: Engine, head: Engine, sizes: LanguageModel, rows: int, max_length: int) -> None:
         self.language_model = language_model
         self.embed = embed
         self.head = head
         self.max_length = max_length
         self.lengths = np.zeros(rows, np.int32)
         shape = (rows, sizes.num_heads, max_length, sizes.head_size)
+        # Zeroed pages are handed out by the system only when first written: a long cache costs what it holds.
         self._cache = {
-            f"{part}_{layer}": backend.empty(shape, sizes.cache_dtype) for layer in range(sizes.num_layers) for part in ("key", "value")
+            f"{part}_{layer}": np.zeros(shape, sizes.cache_dtype) for layer in range(sizes.num_layers) for part in ("key", "value")
         }
         # Steps run all rows over all of the cache; tied once, its many tensors cost no time in a step.
         self._all_rows = self._tie(slice(0, rows))
@@ -80,11 +79,11 @@ class Session:
         were yielded are not in the cache until the next are asked for.
         """
         for step in range(limit):
-            if step:
-                logits = self.step(ids if cfg_weight is None else np.array(pair(list(ids), list(ids)), np.int32))
             scores = logits if cfg_weight is None else guide(logits, cfg_weight)
             ids = sampler(scores, None if sampler.greedy else noise(step))
             yield ids
+            if step < limit - 1:
+                logits = self.step(ids if cfg_weight is None else np.array(pair(list(ids), list(ids)), np.int32))
 
     def replicate(self, source: int, target: int) -> None:
         """Makes slot `target` a copy of slot `source`, cache and length."""

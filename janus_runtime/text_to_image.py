@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .engines import Engines
-from .errors import Cancelled
+from .errors import Cancelled, PromptError
 from .image import postprocess
 from .noise import Noise
 from .prompt import Ids, Prompter
@@ -77,7 +77,7 @@ class ImageGenerator:
         jobs = (Job(p, request.seed + i) for p in range(len(ids)) for i in range(request.n))
         num_batches = -(-len(ids) * request.n // request.batch_size)
         total = num_batches * self._num_tokens
-        load = self.engines.prepare("text_embed", "image_embed", "image_head", "image_decoder")
+        load = self.engines.prepare("image", "text_embed", "image_decoder")
         for index in range(num_batches):
             batch = list(islice(jobs, request.batch_size))
             start = time.perf_counter()
@@ -102,9 +102,16 @@ class ImageGenerator:
         noise = Noise([job.seed for job in batch], output.num_ids)
         prompts = sorted({job.prompt for job in batch})
         longest = max(len(ids[p]) for p in prompts)
-        session = self.engines.session("image", rows=2 * len(batch), max_length=longest + self._num_tokens)
+        length = longest + self._num_tokens
+        session = self.engines.session("image", rows=2 * len(batch), max_length=length)
+        if session.max_length < length:
+            raise PromptError(
+                f"a prompt of {longest} tokens and its picture of {self._num_tokens} were asked for, this backend holds "
+                f"{session.max_length} together; use a shorter prompt, or build more with 'janus-export engines DIR --lengths {length}'"
+            )
 
-        # Two distinct rows a prompt are computed; every other picture of the prompt starts from a copy of them.
+        # Two distinct rows a prompt are computed; every other picture of the prompt starts from a copy of them. Rows that a
+        # backend gives beyond those asked for stay idle.
         cond = [ids[p] for p in prompts]
         rows = pair(cond, [self.prompter.blank(row) for row in cond])
         first = session.prefill([self.engines.embed_text(row) for row in rows])

@@ -34,15 +34,6 @@ class FakeBinding:
         return self._engine._answer(everything, self._outputs)
 
 
-class FakeBackend:
-    name = "fake"
-    description = "a scripted model"
-    flavour = "gqa"
-
-    def empty(self, shape, dtype):
-        return np.zeros(shape, dtype)
-
-
 def counting_model(num_ids=8):
     """Engines whose hidden state is the sum of all ids seen so far: logits peak at that sum modulo `num_ids`.
 

@@ -1,21 +1,43 @@
 """Backends by name. Each is imported only when asked for, so that none is needed to import the package."""
 
+import importlib
+import logging
 from typing import Literal
 
+from ..bundle import Bundle
 from ..errors import BackendError
+from ..plans import PLANS
 from .base import Backend, Engine
 
 __all__ = ["Backend", "BackendName", "Engine", "open_backend"]
 
 BackendName = Literal["auto", "cpu", "cuda", "tensorrt"]
 
+# In the order of `auto`.
+_BACKENDS = {"tensorrt": ("tensorrt", "TensorRt"), "cuda": ("ort_cuda", "OrtCuda"), "cpu": ("ort", "OrtCpu")}
+_log = logging.getLogger("janus_runtime")
 
-def open_backend(name: BackendName) -> Backend:
-    """`auto` takes the best that is there and the result says which. Raises BackendError if there is none."""
-    if name in ("auto", "cpu"):
-        from .ort import OrtCpu
 
-        return OrtCpu()
-    if name in ("cuda", "tensorrt"):
-        raise BackendError(f"backend {name!r} is not part of this version yet; use 'cpu' or 'auto'")
-    raise BackendError(f"no backend called {name!r}; expected auto, cpu, cuda or tensorrt")
+def open_backend(name: BackendName, bundle: Bundle) -> Backend:
+    """The backend called `name`; `auto` takes the first of TensorRT, CUDA and CPU that can run this bundle here.
+
+    Raises BackendError that says what is missing.
+    """
+    if name != "auto":
+        return _open(name, bundle)
+    for candidate in ("tensorrt", "cuda"):
+        try:
+            return _open(candidate, bundle)
+        except BackendError as error:
+            # Whoever built plans expects them to be used.
+            built = candidate == "tensorrt" and (bundle.path / PLANS).is_dir()
+            _log.log(logging.WARNING if built else logging.DEBUG, "not on %s: %s", candidate, error)
+    return _open("cpu", bundle)
+
+
+def _open(name: str, bundle: Bundle) -> Backend:
+    if name not in _BACKENDS:
+        raise BackendError(f"no backend called {name!r}; expected auto, {', '.join(sorted(_BACKENDS))}")
+    module, kind = _BACKENDS[name]
+    backend: Backend = getattr(importlib.import_module(f".{module}", __name__), kind)(bundle)
+    return backend

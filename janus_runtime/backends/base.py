@@ -1,16 +1,22 @@
 """What a backend is: it opens graphs as engines and owns the memory that engines read and write."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BackendError, NumericalError
-from ..manifest import DType, Graph, TensorSpec
+from ..manifest import Graph, TensorSpec
+
+if TYPE_CHECKING:
+    from ..device_session import DeviceSession
+    from ..engines import Engines
+    from ..session import Session
 
 Array = NDArray[Any]
+Kind = Literal["text", "image"]
 
 
 class Engine(Protocol):
@@ -23,12 +29,16 @@ class Engine(Protocol):
         """Runs once; outputs are in new arrays that are the caller's.
         Raises BackendError on a name, dtype or shape that is not the graph's."""
 
+    def close(self) -> None: ...
+
+
+class HostEngine(Engine, Protocol):
+    """An engine over memory of the host."""
+
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> "Binding":
         """Ties some inputs and outputs to memory for many runs, so that they are checked and handed over once.
         Arrays in `outputs` are written in place and may share memory with an input where the graph says so (the cache).
         Raises BackendError as `run` does."""
-
-    def close(self) -> None: ...
 
 
 class Binding(Protocol):
@@ -46,11 +56,20 @@ class Backend(Protocol):
 
     def load(self, bundle: Bundle, graph: str) -> Engine: ...
 
-    def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
-        """Memory for a cache, where the engines want it. Slices along the first axis are views."""
+    def session_graphs(self, kind: Kind) -> tuple[str, ...]:
+        """The graphs beside the language model that a session needs from the start."""
+
+    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int) -> "Session | DeviceSession":
+        """A fresh session that embeds and predicts text ids or image ids, of `rows` or more; its `max_length` may be less.
+
+        Raises BackendError where there is no room for it.
+        """
 
     def advice(self, bundle: Bundle) -> str | None:
         """One line for the user if this bundle runs badly here, with the export that would run well."""
+
+    def close(self) -> None:
+        """Frees what is not an engine's."""
 
 
 def check_finite(engine: str, values: Array, when: str = "") -> None:

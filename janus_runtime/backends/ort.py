@@ -1,15 +1,19 @@
 """ONNX Runtime. Memory is NumPy's; every tensor is bound by address, so nothing is copied on the way."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BackendError, BundleError, first_line
-from ..manifest import DType, Graph, TensorSpec
-from .base import Array, check_names, check_tensors
+from ..manifest import Graph, TensorSpec
+from ..session import Session
+from .base import Array, Kind, check_names, check_tensors
+
+if TYPE_CHECKING:
+    from ..engines import Engines
 
 try:
     import onnxruntime as ort
@@ -25,21 +29,26 @@ class OrtCpu:
     name = "cpu"
     flavour = "gqa"
 
-    def __init__(self) -> None:
-        self.description = f"ONNX Runtime {ort.__version__} on the CPU"
-
-    def load(self, bundle: Bundle, graph: str) -> "OrtEngine":
+    def __init__(self, bundle: Bundle) -> None:
         since = ".".join(map(str, _INT8_CACHE_SINCE))
         if bundle.manifest.language_model.cache_dtype == "int8" and tuple(map(int, ort.__version__.split(".")[:2])) < _INT8_CACHE_SINCE:
             raise BackendError(
                 f"the KV cache of {bundle.path} is int8, which needs ONNX Runtime {since} or newer, and this is {ort.__version__}; "
                 f"pip install 'onnxruntime>={since}', or export with --precision fp32"
             )
+        self.description = f"ONNX Runtime {ort.__version__} on the CPU"
+
+    def load(self, bundle: Bundle, graph: str) -> "OrtEngine":
         return OrtEngine(bundle, graph)
 
-    def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
-        # Zeroed pages are handed out by the system only when first written: a long cache costs what it holds.
-        return np.zeros(shape, dtype)
+    def session_graphs(self, kind: Kind) -> tuple[str, ...]:
+        return f"{kind}_embed", f"{kind}_head"
+
+    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int) -> Session:
+        embed, head = (engines[name] for name in self.session_graphs(kind))
+        language_model = engines.language_model
+        assert isinstance(language_model, OrtEngine)
+        return Session(language_model, embed, head, engines.manifest.language_model, rows, max_length)
 
     def advice(self, bundle: Bundle) -> str | None:
         if bundle.manifest.precision == "fp16":
@@ -48,6 +57,9 @@ class OrtCpu:
                 "fp16 kernels; export with 'janus-export checkpoint SRC --out DIR --precision int4', int8 or fp32"
             )
         return None
+
+    def close(self) -> None:
+        pass
 
 
 class OrtEngine:

@@ -102,17 +102,6 @@ def test_verify_finds_a_wrong_weight_by_its_graph(copy):
     assert failed == ["image_head"]
 
 
-@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
-def test_a_backend_that_is_not_there_is_an_error(tiny, backend):
-    with pytest.raises(BackendError, match=f"backend '{backend}' is not part of this version yet; use 'cpu' or 'auto'"):
-        janus_runtime.load(tiny, backend=backend)
-
-
-def test_an_unknown_backend(tiny):
-    with pytest.raises(BackendError, match="no backend called 'gpu'; expected auto, cpu, cuda or tensorrt"):
-        janus_runtime.load(tiny, backend="gpu")
-
-
 def test_auto_says_what_it_took(tiny):
     with janus_runtime.load(tiny) as janus:
         assert janus.backend == "cpu" and janus.backend_description.startswith("ONNX Runtime")
@@ -156,11 +145,8 @@ def test_closing_frees_the_weights_that_a_binding_would_keep(tiny):
 
 def test_an_int8_cache_names_the_onnx_runtime_it_needs(bundles, monkeypatch):
     monkeypatch.setattr("onnxruntime.__version__", "1.23.2")
-    with (
-        janus_runtime.load(bundles("tiny", "int4"), backend="cpu") as janus,
-        pytest.raises(BackendError, match="needs ONNX Runtime 1.31 or newer"),
-    ):
-        janus.generate("a cat")
+    with pytest.raises(BackendError, match="needs ONNX Runtime 1.31 or newer"):
+        janus_runtime.load(bundles("tiny", "int4"), backend="cpu")
 
 
 def test_features_that_are_no_numbers_are_an_error(janus, monkeypatch):

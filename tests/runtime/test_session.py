@@ -12,7 +12,7 @@ from janus_runtime.sampling import Sampler
 from janus_runtime.session import Session
 from janus_runtime.tolerances import FP32, INT8_CACHE
 from janus_runtime.verify import relative_difference
-from tests.fakes import FakeBackend, counting_model
+from tests.fakes import counting_model
 
 SIZES = LanguageModel(1, 1, 1, 1, 8, 64, "float32")
 GREEDY = Sampler(temperature=0)
@@ -20,7 +20,7 @@ GREEDY = Sampler(temperature=0)
 
 def session(rows=4, max_length=20, engines=None, sizes=SIZES):
     engines = engines or counting_model()
-    return Session(FakeBackend(), engines["language_model"], engines["embed"], engines["head"], sizes, rows, max_length)
+    return Session(engines["language_model"], engines["embed"], engines["head"], sizes, rows, max_length)
 
 
 def row(*ids):

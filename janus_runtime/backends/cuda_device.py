@@ -1,0 +1,285 @@
+"""A GPU as a `device.Device`, through cuda.core: memory, one stream, captured graphs, our kernels compiled for it by NVRTC.
+
+Importing this needs no CUDA; opening a `CudaDevice` does. All work goes to one stream, or while capturing to the builder's.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..errors import BackendError, OutOfMemory, first_line
+from ..manifest import DType
+from .cuda_kernels import PARAMETERS, SOURCE, CudaKernels, address
+from .device import DeviceArray, Kernels
+
+_ORDINAL = 0
+
+
+@dataclass(frozen=True)
+class CudaArray:
+    """A contiguous piece, at address `ptr`, of the memory of `owner`, which is freed with the last view of it."""
+
+    ptr: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    owner: Any
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def __getitem__(self, index: int | slice) -> "CudaArray":
+        """A view of one element of the first axis, which goes, or of a contiguous part of it. Raises IndexError."""
+        if not self.shape:
+            raise IndexError("got an index into an array of no axes, expected at least one axis")
+        places = range(self.shape[0])[index]
+        stride = math.prod(self.shape[1:]) * self.dtype.itemsize
+        if isinstance(places, int):
+            return CudaArray(self.ptr + places * stride, self.shape[1:], self.dtype, self.owner)
+        if places.step != 1:
+            raise IndexError(f"got steps of {places.step}, expected a contiguous slice")
+        return CudaArray(self.ptr + places.start * stride, (len(places), *self.shape[1:]), self.dtype, self.owner)
+
+    def reshape(self, *shape: Any) -> "CudaArray":
+        """A view of the same numbers; one size may be -1, as in NumPy. Raises ValueError."""
+        if len(shape) == 1 and not isinstance(shape[0], int):
+            (shape,) = shape
+        known = math.prod(size for size in shape if size != -1)
+        full = tuple(self.size // known if size == -1 and known else size for size in shape)
+        if math.prod(full) != self.size or min(full, default=0) < 0:
+            raise ValueError(f"got shape {list(shape)} for an array of shape {list(self.shape)}, expected {self.size} numbers")
+        return CudaArray(self.ptr, full, self.dtype, self.owner)
+
+
+class CudaDevice:
+    """The first GPU that CUDA shows. For one thread at a time; threads may change between calls.
+
+    Raises BackendError if cuda.core is not installed or there is no GPU that can be used.
+    """
+
+    def __init__(self) -> None:
+        self._core, self._driver, self._error = _cuda()
+        self.lock = RLock()
+        try:
+            gpu = self._core.Device(_ORDINAL)
+            gpu.set_current()
+        # The driver's absence is a RuntimeError, that of a GPU a ValueError or the driver's.
+        except (RuntimeError, ValueError, self._error) as error:
+            raise BackendError(
+                f"no NVIDIA GPU can be used here ({first_line(error)}); expected one that nvidia-smi lists: "
+                "install NVIDIA's driver, or use backend 'cpu'"
+            ) from None
+        with self._working():
+            self.name: str = gpu.name
+            major, minor = gpu.compute_capability
+            self.compute_capability = f"{major}.{minor}"
+            self._memory = self._core.DeviceMemoryResource(_ORDINAL)
+            self._pinned_memory = self._core.LegacyPinnedMemoryResource()
+            self._blocking = self._core.EventOptions(blocking_sync=True)
+            self._stream = gpu.create_stream()
+        # Where work goes now: the stream, or while capturing the builder's, with what its copies read from.
+        self._queue = self._stream
+        self._recorded: list[Any] | None = None
+        # Copies of uploaded values, each with the event after which nobody reads it.
+        self._staged: deque[tuple[NDArray[Any], Any]] = deque()
+        self._functions = self._compile(f"sm_{major}{minor}")
+        self.kernels: Kernels = CudaKernels(self._launch)
+
+    @property
+    def stream_handle(self) -> int:
+        """The CUDA stream that other libraries must use right now."""
+        return int(self._queue.handle)
+
+    @property
+    def free_bytes(self) -> int:
+        return self._memory_info()[0]
+
+    @property
+    def total_bytes(self) -> int:
+        return self._memory_info()[1]
+
+    def empty(self, shape: tuple[int, ...], dtype: DType | str) -> CudaArray:
+        with self._working():
+            return self._allocate(self._memory, "GPU memory", shape, dtype)
+
+    def clear(self, target: DeviceArray) -> None:
+        with self._working():
+            self._check(self._driver.cuMemsetD8Async(address(target), 0, target.nbytes, self._queue.handle))
+
+    def pinned(self, shape: tuple[int, ...], dtype: DType | str) -> tuple[CudaArray, NDArray[Any]]:
+        with self._working():
+            array = self._allocate(self._pinned_memory, "page-locked memory", shape, dtype)
+        view = np.asarray(_HostMemory(array))
+        view[...] = 0
+        return array, view
+
+    def upload(self, values: NDArray[Any], target: DeviceArray) -> None:
+        _expect_like(values, target)
+        # Page-locked or not, the copy may read its source late: it reads ours.
+        staged = np.array(values, order="C")
+        with self._working():
+            while self._staged and self._staged[0][1].is_done:
+                self._staged.popleft()
+            self._check(self._driver.cuMemcpyHtoDAsync(address(target), staged.ctypes.data, staged.nbytes, self._queue.handle))
+            if self._recorded is not None:
+                self._recorded.append(staged)
+            else:
+                self._staged.append((staged, self._stream.record()))
+
+    def download(self, source: DeviceArray) -> NDArray[Any]:
+        """Waits for all work, then copies. Raises BackendError while capturing."""
+        self._expect_no_capture("download")
+        values = np.empty(source.shape, source.dtype)
+        with self._working():
+            self._check(self._driver.cuMemcpyDtoHAsync(values.ctypes.data, address(source), values.nbytes, self._stream.handle))
+            self._stream.sync()
+        return values
+
+    def event(self) -> "CudaEvent":
+        """Queues an event. Raises BackendError while capturing."""
+        self._expect_no_capture("event")
+        with self._working():
+            return CudaEvent(self, self._stream.record(options=self._blocking))
+
+    def capture(self, work: Callable[[], None]) -> "CudaReplay":
+        """Records what `work` queues on `stream_handle`. Arrays that it uses must outlive the replay."""
+        self._expect_no_capture("capture")
+        with self._working():
+            builder = self._core.Device(_ORDINAL).create_graph_builder()
+            builder.begin_building()
+        self._queue, self._recorded = builder.stream, []
+        try:
+            work()
+            with self._working():
+                graph = builder.end_building().complete()
+                graph.upload(self._stream)
+            return CudaReplay(self, graph, self._recorded)
+        finally:
+            self._queue, self._recorded = self._stream, None
+            # Ends a capture that failed on the way.
+            builder.close()
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """CUDA's calls go here: the context belongs to a thread, and errors are ours."""
+        try:
+            self._core.Device(_ORDINAL).set_current()
+            yield
+        except (self._error, RuntimeError) as error:
+            raise BackendError(
+                f"the GPU failed ({first_line(error)}); expected no error: start the program again, and if it stays, run 'janus-rt verify'"
+            ) from error
+
+    def _launch(self, kernel: str, grid: tuple[int, int], block: tuple[int, int], arguments: list[Any]) -> None:
+        with self._working():
+            self._core.launch(self._queue, self._core.LaunchConfig(grid=grid, block=block), self._functions[kernel], *arguments)
+
+    def _compile(self, arch: str) -> dict[str, Any]:
+        try:
+            program = self._core.Program(SOURCE.read_text(), "c++", self._core.ProgramOptions(name=SOURCE.name, arch=arch))
+            code = program.compile("cubin")
+            return {name: code.get_kernel(name) for name in PARAMETERS}
+        # RuntimeError: NVRTC itself is not installed.
+        except (RuntimeError, self._error) as error:
+            raise BackendError(
+                f"NVRTC could not compile our kernels for {self.name}, {arch} ({first_line(error)}); expected NVRTC of CUDA 12 or 13 "
+                "and a GPU that it supports: pip install 'janus-rt[gpu]'"
+            ) from error
+
+    def _allocate(self, memory: Any, kind: str, shape: tuple[int, ...], dtype: DTypeLike) -> CudaArray:
+        array = CudaArray(0, tuple(shape), np.dtype(dtype), None)
+        try:
+            # Engines want an address for a tensor of no numbers, too.
+            buffer = memory.allocate(max(array.nbytes, 1), stream=self._stream)
+        except self._error as error:
+            if "OUT_OF_MEMORY" not in str(error):
+                raise
+            free, total = self._memory_info()
+            raise OutOfMemory(
+                f"no {kind} for {_size(array.nbytes)} of shape {list(shape)}; the GPU has {_size(free)} free of {_size(total)}: "
+                "draw fewer pictures at once, close other programs on this GPU, or use a smaller or int4 bundle"
+            ) from None
+        return CudaArray(int(buffer.handle), array.shape, array.dtype, buffer)
+
+    def _memory_info(self) -> tuple[int, int]:
+        with self._working():
+            free, total = self._check(self._driver.cuMemGetInfo())
+        return int(free), int(total)
+
+    def _check(self, result: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The driver's values, less its status, which must be success."""
+        status, *values = result
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            raise self._error(status.name)
+        return tuple(values)
+
+    def _expect_no_capture(self, call: str) -> None:
+        if self._recorded is not None:
+            raise BackendError(f"got {call} while capturing, expected only work that is queued; move it out of the captured function")
+
+
+@dataclass(frozen=True)
+class CudaEvent:
+    _device: CudaDevice
+    _event: Any
+
+    def wait(self) -> None:
+        with self._device._working():
+            self._event.sync()
+
+
+@dataclass(frozen=True)
+class CudaReplay:
+    """`_recorded` is what the graph's copies read from."""
+
+    _device: CudaDevice
+    _graph: Any
+    _recorded: list[Any]
+
+    def launch(self) -> None:
+        self._device._expect_no_capture("launch")
+        with self._device._working():
+            self._graph.launch(self._device._stream)
+
+
+class _HostMemory:
+    """Tells NumPy where an array of the host lies, and is kept by NumPy's view, with the memory."""
+
+    def __init__(self, array: CudaArray) -> None:
+        self.array = array
+        self.__array_interface__ = {"data": (array.ptr, False), "shape": array.shape, "typestr": array.dtype.str, "version": 3}
+
+
+def _cuda() -> tuple[ModuleType, ModuleType, type[Exception]]:
+    """cuda.core, the driver's bindings, and the exception of both."""
+    try:
+        core = import_module("cuda.core")
+        driver = import_module("cuda.bindings.driver")
+        utils = import_module("cuda.core._utils.cuda_utils")
+    except ImportError as error:
+        raise BackendError(f"the cuda backend needs cuda.core ({error}); pip install 'janus-rt[gpu]'") from None
+    return core, driver, utils.CUDAError
+
+
+def _expect_like(values: NDArray[Any], target: DeviceArray) -> None:
+    if values.shape != target.shape or values.dtype != target.dtype:
+        raise BackendError(
+            f"upload got {values.dtype} of shape {list(values.shape)}, expected the target's {target.dtype} of shape {list(target.shape)}"
+        )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**28 else f"{nbytes / 2**20:.2f} MiB"

@@ -1,0 +1,173 @@
+"""`device.Kernels` on a GPU: which grid, which block, which parameters. The kernels themselves are in `kernels.cu`.
+
+Nothing here touches CUDA: `launch` is handed in, so that tests run the same launches on a CPU.
+Letters: R rows of the decoder, n drawn ids a step, V ids, H heads, S new tokens, P cache length, d head size.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BackendError
+from .device import DeviceArray
+
+SOURCE = Path(__file__).with_name("kernels.cu")
+
+# The parameters of each kernel as `kernels.cu` declares them, without const. Arrays of `void` or `uint4` may be of any dtype.
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "gumbel": ("float32*", "uint64*", "int32*", "float64*", "int32"),
+    "check": ("float32*", "int32*", "int32*", "int32"),
+    "keep": ("float32*", "float32*", "float32*", "float32*", "float64*", "int32", "int32"),
+    "record": ("int32*", "int32*", "int32*", "int32", "int32"),
+    "write_cache": ("uint4*", "uint4*", "int32*", "int32*", "int32", "int32", "int32", "int32", "int32", "int32", "int32"),
+    "copy_2d": ("uint4*", "uint4*", "int64", "int64", "int64", "int64"),
+    "advance_slice": ("int32*", "void*", "int32*", "int32", "int32", "int32"),
+    "advance_inplace": ("int64*", "int64*", "bool*", "int32*", "int32", "int32"),
+    "advance_gqa": ("int32*", "int32*", "int32"),
+}
+
+_THREADS = 256
+# `keep` walks a row with one block: as many threads as there can be.
+_KEEP_THREADS = 1024
+_VECTOR = 16
+_MAX_GRID_Y = 65535
+
+
+# (kernel, grid, block, arguments): an address is an int, a number a NumPy scalar of the parameter's type.
+Launch = Callable[[str, tuple[int, int], tuple[int, int], list[Any]], None]
+
+
+class CudaKernels:
+    """Each method queues one kernel. Raises BackendError if an array has not the dtype or the size that the kernel reads."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+
+    def gumbel(self, noise: DeviceArray, seeds: DeviceArray, step: DeviceArray, sampling: DeviceArray) -> None:
+        rows, num_ids = noise.shape
+        _expect("gumbel", seeds=(seeds, (rows,)), step=(step, (1,)), sampling=(sampling, (3,)))
+        self._run("gumbel", (_blocks(num_ids, 4 * _THREADS), rows), (_THREADS, 1), noise, seeds, step, sampling, num_ids)
+
+    def check(self, logits: DeviceArray, active: DeviceArray, bad: DeviceArray) -> None:
+        rows, num_ids = logits.shape
+        _expect("check", active=(active, (rows,)), bad=(bad, (1,)))
+        self._run("check", (_blocks(num_ids, 4 * _THREADS), rows), (_THREADS, 1), logits, active, bad, num_ids)
+
+    def keep(
+        self, noise: DeviceArray, logits: DeviceArray, cfg_weight: DeviceArray, temperature: DeviceArray, sampling: DeviceArray
+    ) -> None:
+        rows, num_ids = noise.shape
+        guided = logits.shape == (2 * rows, num_ids)
+        _expect(
+            "keep",
+            logits=(logits, (2 * rows if guided else rows, num_ids)),
+            cfg_weight=(cfg_weight, (1,)),
+            temperature=(temperature, (1,)),
+            sampling=(sampling, (3,)),
+        )
+        arrays = noise, logits, cfg_weight, temperature, sampling
+        self._run("keep", (rows, 1), (_KEEP_THREADS, 1), *arrays, num_ids, int(guided))
+
+    def record(self, ids: DeviceArray, log: DeviceArray, step: DeviceArray) -> None:
+        num_steps, rows = log.shape
+        _expect("record", ids=(ids, (rows,)), step=(step, (1,)))
+        self._run("record", (1, 1), (_THREADS, 1), ids, log, step, rows, num_steps)
+
+    def write_cache(self, cache: DeviceArray, new: DeviceArray, starts: DeviceArray, counts: DeviceArray, slot: int) -> None:
+        tensors, rows, heads, length, size = cache.shape
+        new_rows, tokens = new.shape[1], new.shape[3]
+        _expect(
+            "write_cache", new=(new, (tensors, new_rows, heads, tokens, size)), starts=(starts, (new_rows,)), counts=(counts, (new_rows,))
+        )
+        if cache.dtype != new.dtype or not 0 <= slot <= rows - new_rows:
+            raise BackendError(
+                f"write_cache got {new_rows} rows of {new.dtype} at row {slot}, expected {rows} rows of {cache.dtype} to hold them"
+            )
+        vectors = _vectors("write_cache", size * cache.dtype.itemsize, address(cache), address(new))
+        grid = _blocks(heads * tokens * vectors, _THREADS), tensors * new_rows
+        sizes = slot, rows, new_rows, heads, length, tokens, vectors
+        self._run("write_cache", grid, (_THREADS, 1), cache, new, starts, counts, *sizes)
+
+    def copy_2d(self, source: DeviceArray, target: DeviceArray, count: int, nbytes: int, source_stride: int, target_stride: int) -> None:
+        # Pieces may reach beyond a view, over the other rows of its memory, but not out of that.
+        for name, array, stride in (("source", source, source_stride), ("target", target, target_stride)):
+            if count and (count - 1) * stride + nbytes > room(array):
+                raise BackendError(
+                    f"copy_2d got {count} pieces of {nbytes} bytes, {stride} apart, "
+                    f"expected them in the {room(array)} bytes from the {name} on"
+                )
+        _vectors("copy_2d", address(source), address(target))
+        size, *strides = (_vectors("copy_2d", each) for each in (nbytes, source_stride, target_stride))
+        block = 32, _THREADS // 32
+        # Eight vectors a thread.
+        grid = _blocks(count, block[1]), min(_blocks(size, 8 * block[0]), _MAX_GRID_Y)
+        self._run("copy_2d", grid, block, source, target, count, size, *strides)
+
+    def advance_slice(self, position_ids: DeviceArray, past_mask: DeviceArray, active: DeviceArray) -> None:
+        rows, length, itemsize = active.shape[0], past_mask.shape[-1], past_mask.dtype.itemsize
+        _expect("advance_slice", position_ids=(position_ids, (rows, 1)), past_mask=(past_mask, (rows, 1, 1, length)))
+        if itemsize not in (2, 4):
+            raise BackendError(f"advance_slice got a past_mask of {past_mask.dtype}, expected numbers of 2 or 4 bytes")
+        self._run("advance_slice", (_blocks(rows, _THREADS), 1), (_THREADS, 1), position_ids, past_mask, active, rows, length, itemsize)
+
+    def advance_inplace(self, position_ids: DeviceArray, write_indices: DeviceArray, attn_mask: DeviceArray, active: DeviceArray) -> None:
+        rows, length = active.shape[0], attn_mask.shape[-1]
+        _expect(
+            "advance_inplace",
+            position_ids=(position_ids, (rows, 1)),
+            write_indices=(write_indices, (rows,)),
+            attn_mask=(attn_mask, (rows, 1, 1, length)),
+        )
+        arrays = position_ids, write_indices, attn_mask, active
+        self._run("advance_inplace", (_blocks(rows, _THREADS), 1), (_THREADS, 1), *arrays, rows, length)
+
+    def advance_gqa(self, seqlens_k: DeviceArray, active: DeviceArray) -> None:
+        rows = active.shape[0]
+        _expect("advance_gqa", seqlens_k=(seqlens_k, (rows,)))
+        self._run("advance_gqa", (_blocks(rows, _THREADS), 1), (_THREADS, 1), seqlens_k, active, rows)
+
+    def _run(self, kernel: str, grid: tuple[int, int], block: tuple[int, int], *values: Any) -> None:
+        if 0 in grid:
+            return
+        if grid[1] > _MAX_GRID_Y:
+            raise BackendError(f"{kernel} got {grid[1]} rows, expected at most {_MAX_GRID_Y}; use smaller batches")
+        arguments = [_argument(kernel, kind, value) for kind, value in zip(PARAMETERS[kernel], values, strict=True)]
+        self._launch(kernel, grid, block, arguments)
+
+
+def address(array: Any) -> int:
+    """Where a GPU's array lies."""
+    return int(array.ptr)
+
+
+def room(array: Any) -> int:
+    """Bytes from there to the end of the memory that it is a view of."""
+    return int(array.owner.handle) + int(array.owner.size) - address(array)
+
+
+def _argument(kernel: str, kind: str, value: Any) -> Any:
+    if not kind.endswith("*"):
+        return np.dtype(kind).type(value)
+    if kind not in ("void*", "uint4*") and value.dtype != np.dtype(kind[:-1]):
+        raise BackendError(f"{kernel} got an array of {value.dtype}, expected {kind[:-1]}")
+    return address(value)
+
+
+def _expect(kernel: str, **arrays: tuple[DeviceArray, tuple[int, ...]]) -> None:
+    for name, (array, shape) in arrays.items():
+        if array.shape != shape:
+            raise BackendError(f"{kernel} got {name} of shape {list(array.shape)}, expected {list(shape)}")
+
+
+def _vectors(kernel: str, nbytes: int, *addresses: int) -> int:
+    """How many vectors `nbytes` are."""
+    for value in (nbytes, *addresses):
+        if value % _VECTOR:
+            raise BackendError(f"{kernel} got a size or an address of {value} bytes, expected a multiple of {_VECTOR}")
+    return nbytes // _VECTOR
+
+
+def _blocks(count: int, each: int) -> int:
+    return -(-count // each)

@@ -1,0 +1,132 @@
+"""TensorRT 8.6 and newer: plans that `janus-export engines` built for this GPU, run on one stream."""
+
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..bundle import Bundle
+from ..device_loop import Steps
+from ..errors import BackendError, OutOfMemory
+from ..plans import find_plans
+from .cuda_device import CudaDevice
+from .device import DeviceArray
+from .device_backend import DeviceBackend, DeviceGraph
+
+try:
+    import tensorrt as trt
+except ImportError as error:
+    raise BackendError(f"the tensorrt backend needs TensorRT ({error}); pip install 'janus-rt[trt]'") from None
+
+
+class _Log(trt.ILogger):  # type: ignore[misc]
+    """Keeps the last error, which calls that fail do not raise."""
+
+    def __init__(self) -> None:
+        trt.ILogger.__init__(self)
+        self.last = "no reason given"
+
+    def log(self, severity: Any, message: str) -> None:
+        if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+            self.last = message.strip().splitlines()[0] if message.strip() else self.last
+
+
+class TensorRt(DeviceBackend):
+    """Raises BackendError where there is no GPU, or the bundle has no plans for it."""
+
+    name = "tensorrt"
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        if bundle.manifest.precision in ("int8", "int4"):
+            raise BackendError(
+                f"the {bundle.manifest.precision} weights of {bundle.path} are packed for ONNX Runtime and have no form in TensorRT; "
+                "export with 'janus-export checkpoint SRC --out DIR --precision fp16', then run 'janus-export engines DIR'"
+            )
+        device = CudaDevice()
+        self._folder, plans = find_plans(bundle, "tensorrt", trt.__version__, device.name, device.compute_capability)
+        self._plans, self._device = plans.plans, device
+        self._log = _Log()
+        self._runtime = trt.Runtime(self._log)
+        self.flavour = plans.flavour
+        self.description = f"TensorRT {trt.__version__} on {device.name}, {plans.weights}"
+        self.steps = Steps(device, plans.rows, plans.lengths, plans.piece, device.capture)
+
+    def load(self, bundle: Bundle, graph: str) -> "TensorRtEngine":
+        spec = bundle.graph(graph)
+        if graph not in self._plans:
+            raise BackendError(f"{self._folder} has no plan of {graph}; run 'janus-export engines {bundle.path}' again")
+        path = self._folder / self._plans[graph].file
+        return TensorRtEngine(graph, spec, self._device, self._open(path), self._log)
+
+    def advice(self, bundle: Bundle) -> str | None:
+        return None
+
+    def _open(self, path: Path) -> Any:
+        # Mapped, not read: a plan is as large as the weights and is copied to the GPU page by page.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+            engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            reason = self._log.last
+            kind = OutOfMemory if "memory" in reason.lower() else BackendError
+            raise kind(f"{path} cannot be opened: {reason}; the GPU has {self._device.free_bytes / 1e9:.1f} GB free")
+        return engine
+
+
+class TensorRtEngine(DeviceGraph):
+    """One plan. All of its profiles share one block of scratch memory, since they run one after the other."""
+
+    def __init__(self, name: str, spec: Any, device: CudaDevice, engine: Any, log: _Log) -> None:
+        super().__init__(name, spec, device)
+        self._engine, self._log = engine, log
+        size = engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
+        self._scratch = device.empty((max(int(size), 1),), "uint8")
+        self._contexts: dict[int, Any] = {}
+        self._profiles = [
+            {key: engine.get_tensor_profile_shape(key, index)[::2] for key in spec.inputs}
+            for index in range(engine.num_optimization_profiles)
+        ]
+
+    def enqueue(self, tensors: Mapping[str, DeviceArray]) -> None:
+        shapes = {key: tensors[key].shape for key in self.spec.inputs}
+        context = self._context(shapes)
+        for key, shape in shapes.items():
+            context.set_input_shape(key, shape)
+        for key, array in tensors.items():
+            context.set_tensor_address(key, array.ptr)  # type: ignore[attr-defined]
+        if not context.execute_async_v3(self.device.stream_handle):  # type: ignore[attr-defined]
+            raise BackendError(f"{self.name} failed: {self._log.last}")
+
+    def close(self) -> None:
+        self._contexts.clear()
+        self._engine = None
+
+    def _context(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        """The context of the first profile that takes these shapes; the builder puts the narrow ones first."""
+        if self._engine is None:
+            raise BackendError(f"{self.name} is closed; load the bundle again")
+        index = next((i for i, profile in enumerate(self._profiles) if all(_takes(profile[key], shapes[key]) for key in shapes)), None)
+        if index is None:
+            raise BackendError(
+                f"{self.name} was built for other shapes than {dict(shapes)}; build again with the --rows and --lengths that you need"
+            )
+        if index not in self._contexts:
+            self._contexts[index] = self._make_context(index)
+        return self._contexts[index]
+
+    def _make_context(self, index: int) -> Any:
+        pointer = self._scratch.ptr
+        if hasattr(trt, "ExecutionContextAllocationStrategy"):
+            context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+            context.set_device_memory(pointer, self._scratch.nbytes)
+        else:
+            context = self._engine.create_execution_context_without_device_memory()
+            context.device_memory = pointer
+        if not context.set_optimization_profile_async(index, self.device.stream_handle):  # type: ignore[attr-defined]
+            raise BackendError(f"{self.name}: profile {index} cannot be used: {self._log.last}")
+        return context
+
+
+def _takes(limits: Any, shape: tuple[int, ...]) -> bool:
+    least, most = limits
+    return all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True))
