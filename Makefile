@@ -6,20 +6,21 @@ STAMP := $(VENV)/.installed
 
 MODEL ?=
 PRECISION ?=
+BUNDLE ?=
 OUT ?= engines/$(notdir $(patsubst %/,%,$(MODEL)))
 NANO := engines/janus-nano
 BENCH := build/bench
 OPENVINO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt export nano nano-bundle bench
+.PHONY: help setup demo test check fmt export engines nano nano-bundle bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cpu,export,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cpu,export,dev,trt-test]'
 	touch $@
 
 setup: $(STAMP) ## make .venv and install everything
@@ -44,6 +45,14 @@ fmt: $(STAMP) ## format and sort imports
 export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [OUT=engines/<name>]
 	@test -n "$(MODEL)" || { echo "usage: make export MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [OUT=engines/<name>]" >&2; exit 2; }
 	$(BIN)/janus-export checkpoint "$(MODEL)" --out "$(OUT)" $(if $(PRECISION),--precision $(PRECISION))
+# TensorRT has no form for integer weights.
+ifeq ($(filter int8 int4,$(PRECISION)),)
+	@if $(BIN)/python -c "import tensorrt, janus_export.trt_builder as t; t.this_gpu()" 2>/dev/null; then $(MAKE) engines BUNDLE="$(OUT)"; fi
+endif
+
+engines: $(STAMP) ## bundle to TensorRT plans for this GPU: BUNDLE=<folder>
+	@test -n "$(BUNDLE)" || { echo "usage: make engines BUNDLE=<folder>" >&2; exit 2; }
+	$(BIN)/janus-export engines "$(BUNDLE)"
 
 # About 90 minutes on two cores. Stopped, it goes on where it was; finished, it starts from nothing the next time.
 nano: $(STAMP) ## train janus-nano again from nothing and export it

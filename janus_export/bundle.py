@@ -35,6 +35,7 @@ from janus_runtime.manifest import (
     Task,
     Tokens,
 )
+from janus_runtime.plans import PLANS
 
 from .cache import CacheScales
 from .checkpoint import Checkpoint
@@ -100,7 +101,6 @@ def export_bundle(
                 head_size=text.head_size,
                 vocab_size=text.vocab_size,
                 max_length=text.max_length,
-                cache_dtype=format_of("language_model", precision).cache_dtype,
             ),
             tokens=tokens,
             template=template,
@@ -137,7 +137,7 @@ def _write_graphs(
     if free < needed:
         raise JanusError(f"the disk of {folder.parent} has {free / 1e9:.1f} GB free, the bundle needs {needed / 1e9:.1f} GB")
     on_stage("running the torch reference", 0)
-    watch = cache.watch if format_of("language_model", precision).int8_cache else None
+    watch = cache.watch if format_of("language_model.gqa", precision).int8_cache else None
     goldens = make_goldens(checkpoint.config, checkpoint.tensors, tasks, tokens, watch)
     np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]
     weights = plan.write(folder / WEIGHTS, checkpoint.tensors, lambda done: on_stage("writing weights", done / plan.total_bytes))
@@ -154,7 +154,7 @@ def _strangers(folder: Path) -> list[str]:
         ours = {Path(name).parts[0] for name in raw["files"]} if type(raw["format"]) is int else set()
     except (OSError, ValueError, LookupError, TypeError):
         return sorted(names)
-    return sorted(names - ours - {MANIFEST})
+    return sorted(names - ours - {MANIFEST, PLANS})
 
 
 def _check_target(out: Path, source: Path, force: bool) -> None:

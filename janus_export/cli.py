@@ -1,4 +1,4 @@
-"""janus-export: checkpoint and inspect. Thin and lazy: torch is imported by the verb that needs it."""
+"""janus-export: checkpoint, engines and inspect. Thin and lazy: torch is imported by the verb that needs it."""
 
 import contextlib
 import ctypes
@@ -12,6 +12,7 @@ import click
 
 from janus_runtime import __version__
 from janus_runtime.cli import line_start, reported
+from janus_runtime.errors import BackendError
 from janus_runtime.manifest import Precision
 
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
@@ -29,7 +30,7 @@ def main() -> None:
 @click.argument("source", metavar="SRC")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The bundle's folder.")
 @click.option(
-    "--precision", type=click.Choice(get_args(Precision)), default="int4", show_default=True, help="int4 has the fastest steps on a CPU."
+    "--precision", type=click.Choice(get_args(Precision)), help="Default: fp16 where there is a GPU, else int4, the fastest on a CPU."
 )
 @click.option("--only", type=click.Choice(["understanding", "generation"]), help="Leave the other half out.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
@@ -42,10 +43,39 @@ def checkpoint(source: str, out: Path, precision: Any, only: Any, force: bool, q
         from .checkpoint import open_checkpoint
 
         _return_freed_memory()
+        precision = precision or _default_precision()
         manifest = export_bundle(open_checkpoint(source), out, precision, only, force, _stages(quiet))
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
             click.echo(f"{line_start()}{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB", err=True)
+
+
+def _numbers(context: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
+    """`2,8,32` -> [2, 8, 32]. None where nothing was given."""
+    try:
+        return [int(number) for number in text.split(",")] if text is not None else None
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: expected numbers with commas between them, such as 2,8,32") from None
+
+
+@main.command()
+@click.argument("bundle", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--rows", callback=_numbers, help="Row counts of a step; a picture takes two rows. Default: 2,8,32. An answer's 1 is added.")
+@click.option("--lengths", callback=_numbers, help="Cache lengths of a step. Default: 320,512,704,1216.")
+@click.option("--flavour", type=click.Choice(["slice", "inplace"]), help="How the cache is written. Default: inplace where TensorRT can.")
+@click.option("--level", type=click.IntRange(0, 5), default=3, show_default=True, help="5 searches longest for fast kernels.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@_debug
+def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, level: int, quiet: bool, debug: bool) -> None:
+    """Build TensorRT plans for this machine's GPU into the bundle DIR. Needs no torch."""
+    with reported(debug):
+        from .engines import build_engines
+
+        sizes = {name: value for name, value in (("rows", rows), ("lengths", lengths)) if value is not None}
+        folder, key = build_engines(bundle, flavour=flavour, level=level, on_stage=_stages(quiet), **sizes)
+        size = sum(plan.bytes for plan in key.plans.values())
+        if not quiet:
+            click.echo(f"{line_start()}{folder}: {key.flavour}, {len(key.plans)} plans, {size / 1e6:,.1f} MB", err=True)
 
 
 @main.command()
@@ -65,6 +95,16 @@ def inspect(source: str, as_json: bool, debug: bool) -> None:
                 click.echo(f"{label.replace('_', ' '):16}{', '.join(value) or 'none' if isinstance(value, list) else value}")
         if report["problems"]:
             raise click.exceptions.Exit(1)
+
+
+def _default_precision() -> Precision:
+    from .trt_builder import this_gpu
+
+    try:
+        this_gpu()
+    except BackendError:
+        return "int4"
+    return "fp16"
 
 
 def _return_freed_memory() -> None:

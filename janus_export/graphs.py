@@ -14,7 +14,7 @@ from janus_runtime.manifest import DType, Precision, Task, TensorSpec
 
 from . import modules
 from .config import JanusConfig
-from .modules.attention import Attention, GroupQuery, InPlace, Slice
+from .modules.attention import Attention, GroupQuery, GroupQueryCuda, InPlace, Slice
 from .modules.layers import recipes_of
 from .recipes import Recipe
 
@@ -78,9 +78,15 @@ def _text_draw(config: JanusConfig, f: DType) -> TensorSpecs:
 
 
 def _language_model(attention: type[Attention], precisions: tuple[Precision, ...] = get_args(Precision)) -> GraphSpec:
+    own_dtype = attention.dtype
+
     def inputs(config: JanusConfig, f: DType) -> TensorSpecs:
-        last_row = {"last_row": TensorSpec("int32", ("rows",))}
-        return {**_embeds(config, f), **last_row, **attention.inputs(f), **_cache(config, f, "past")}
+        last_row, inner = {"last_row": TensorSpec("int32", ("rows",))}, own_dtype or f
+        return {**_embeds(config, f), **last_row, **attention.inputs(inner), **_cache(config, inner, "past")}
+
+    def build(config: JanusConfig, f: torch.dtype) -> nn.Module:
+        inner = getattr(torch, own_dtype) if own_dtype else f
+        return modules.LanguageModel(config, inner, attention(config.text, inner))
 
     def arrange(named: dict[str, Any]) -> tuple[Any, ...]:
         own = [named[name] for name in attention.inputs("float32")]
@@ -89,9 +95,9 @@ def _language_model(attention: type[Attention], precisions: tuple[Precision, ...
 
     return GraphSpec(
         f"language_model.{attention.flavour}",
-        lambda config, f: modules.LanguageModel(config, f, attention(config.text, f)),
+        build,
         inputs,
-        lambda config, f: {**_hidden(config, f), **_cache(config, f, attention.gives)},
+        lambda config, f: {**_hidden(config, f), **_cache(config, own_dtype or f, attention.gives)},
         ("generation", "understanding"),
         precisions,
         attention.opset,
@@ -110,6 +116,7 @@ GRAPHS = (
     ),
     GraphSpec("image_embed", modules.ImageEmbed, _ids("image_ids"), _embeds, ("generation",)),
     _language_model(GroupQuery),
+    _language_model(GroupQueryCuda, ("int8", "int4")),
     # TensorRT has no form for integer weights as ONNX Runtime packs them.
     _language_model(Slice, ("fp32", "fp16")),
     _language_model(InPlace, ("fp32", "fp16")),

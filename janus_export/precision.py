@@ -23,10 +23,6 @@ class Format:
     tables: Blocks | None = None
     int8_cache: bool = False
 
-    @property
-    def cache_dtype(self) -> DType:
-        return "int8" if self.int8_cache else self.dtype
-
 
 _FP32 = Format("float32")
 # Blocks of 128: of 32, the scales and what ONNX Runtime keeps beside them are a third of the bytes of 4-bit weights, and
@@ -34,13 +30,13 @@ _FP32 = Format("float32")
 _INT8 = Format("float32", matrices=Blocks(8, 128), tables=Blocks(8, 128))
 _INT4 = Format("float32", matrices=Blocks(4, 128))
 
-# Graphs that are not named have the format under "". Norms, biases and tables of angles are never quantised.
+# Looked up by graph, then by kind (without the flavour), then "". Norms, biases and tables of angles are never quantised.
 _FORMATS: dict[Precision, dict[str, Format]] = {
     "fp32": {"": _FP32},
     "fp16": {"": Format("float16")},
-    "int8": {"": _INT8, "language_model": replace(_INT8, int8_cache=True)},
+    "int8": {"": _INT8, "language_model.gqa": replace(_INT8, int8_cache=True)},
     # The decoder is read once a step, so its bytes are the time; the rest is read once a picture or small.
-    "int4": {"": _INT8, "language_model": replace(_INT4, int8_cache=True), "text_head": _INT4},
+    "int4": {"": _INT8, "language_model.gqa": replace(_INT4, int8_cache=True), "language_model": _INT4, "text_head": _INT4},
 }
 
 
@@ -48,4 +44,4 @@ def format_of(graph: str, precision: Precision) -> Format:
     """`graph` with or without its flavour. The VQ tokenizer stays in fp32: a picture shows its rounding, and it is small."""
     kind = graph.split(".")[0]
     formats = _FORMATS[precision]
-    return _FP32 if kind in ALWAYS_FP32 else formats.get(kind, formats[""])
+    return _FP32 if kind in ALWAYS_FP32 else formats.get(graph, formats.get(kind, formats[""]))

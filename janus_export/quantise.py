@@ -104,10 +104,10 @@ def _fitting(value: ir.Value | None, recipes: Mapping[str, Any], blocks: Blocks,
 
 def _replace(model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node, kind: str, blocks: Blocks) -> None:
     weight, other = (node.inputs[1], node.inputs[0]) if kind == "MatMulNBits" else (node.inputs[0], node.inputs[1])
-    assert weight is not None and weight.name is not None
+    assert weight is not None and weight.name is not None and weight.dtype is not None
     matrix, _ = recipes[weight.name]
     codes = _initializer(model, recipes, f"{weight.name}.codes", Quantised(matrix, blocks, "codes"), ir.DataType.UINT8)
-    scales = _initializer(model, recipes, f"{weight.name}.scales", Quantised(matrix, blocks, "scales"), ir.DataType.FLOAT)
+    scales = _initializer(model, recipes, f"{weight.name}.scales", Quantised(matrix, blocks, "scales"), weight.dtype)
     if kind == "MatMulNBits":
         outputs, columns = matrix.shape[1], matrix.shape[0]
         # Level 4: activations in int8 too, a scale a block. Without it ONNX Runtime unpacks the matrix at every call.

@@ -35,7 +35,6 @@ class Cache:
     `load` sets every row's length; `piece` and `store` take new tokens in; `advance` follows a step.
     """
 
-    flavour: ClassVar[str]
     one_call: ClassVar[bool] = False
     """Whether several rows must be filled in one call, whatever their length."""
 
@@ -96,8 +95,6 @@ class Cache:
 class SliceCache(Cache):
     """The graph reads the cache and gives the new keys and values, which a kernel writes into it."""
 
-    flavour = "slice"
-
     def __init__(self, device: Device, graph: Graph, memory: DeviceArray, rows: int, length: int) -> None:
         super().__init__(device, graph, memory, rows, length)
         self._position_ids = device.empty((rows, 1), "int32")
@@ -141,8 +138,6 @@ class SliceCache(Cache):
 class InPlaceCache(Cache):
     """The graph writes the cache where it lies; a mask says what each new token sees, itself included."""
 
-    flavour = "inplace"
-
     def __init__(self, device: Device, graph: Graph, memory: DeviceArray, rows: int, length: int) -> None:
         super().__init__(device, graph, memory, rows, length)
         self._position_ids = device.empty((rows, 1), "int64")
@@ -175,7 +170,6 @@ class InPlaceCache(Cache):
 class GroupQueryCache(Cache):
     """ONNX Runtime's operator writes the cache where it lies, and takes one length a row."""
 
-    flavour = "gqa"
     one_call = True
 
     def __init__(self, device: Device, graph: Graph, memory: DeviceArray, rows: int, length: int) -> None:
@@ -201,7 +195,7 @@ class GroupQueryCache(Cache):
         self.device.kernels.advance_gqa(self._seqlens_k, active)
 
 
-CACHES: dict[str, type[Cache]] = {kind.flavour: kind for kind in (SliceCache, InPlaceCache, GroupQueryCache)}
+CACHES: dict[str, type[Cache]] = {"slice": SliceCache, "inplace": InPlaceCache, "gqa": GroupQueryCache, "gqa_cuda": GroupQueryCache}
 
 
 def uploaded(device: Device, values: NDArray[Any]) -> DeviceArray:

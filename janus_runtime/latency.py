@@ -111,7 +111,8 @@ def _step_bytes(engines: Engines, kind: Literal["text", "image"], rows: int, len
     """Weights of decoder and head, and the keys and values of `length` tokens a row. Embedding reads a few rows only."""
     model = engines.manifest.language_model
     weights = engines.language_model.spec.weight_bytes + engines[f"{kind}_head"].spec.weight_bytes
-    token = 2 * model.num_layers * model.num_heads * model.head_size * np.dtype(model.cache_dtype).itemsize
+    number = np.dtype(engines.language_model.spec.inputs["past_key_0"].dtype)
+    token = 2 * model.num_layers * model.num_heads * model.head_size * number.itemsize
     return weights + rows * length * token
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from .errors import BundleError
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"
@@ -64,7 +64,10 @@ class Source:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """Sizes of the decoder and its cache. `max_length` counts prompt and answer together."""
+    """Sizes of the decoder and its cache, whose dtype is that of a flavour's `past_…` inputs.
+
+    `max_length` counts prompt and answer together.
+    """
 
     hidden_size: int
     num_layers: int
@@ -72,7 +75,6 @@ class LanguageModel:
     head_size: int
     vocab_size: int
     max_length: int
-    cache_dtype: DType
 
 
 @dataclass(frozen=True)
@@ -229,13 +231,13 @@ class Manifest:
         for name in ("mean", "std", "background"):
             yield f"image_input.{name}", 3, len(getattr(self.image_input, name))
         model, graphs = self.language_model, self.graphs
-        cache = TensorSpec(model.cache_dtype, ("rows", model.num_heads, "max_length", model.head_size))
+        cache = ("rows", model.num_heads, "max_length", model.head_size)
         for name, graph in graphs.items():
             if name.startswith("language_model."):
                 got = {key: spec for key, spec in graph.inputs.items() if key.startswith(("past_key_", "past_value_"))}
                 yield f"graphs.{name}.inputs", model.num_layers * 2, len(got)
                 for key, spec in got.items():
-                    yield f"graphs.{name}.inputs.{key}", cache, spec
+                    yield f"graphs.{name}.inputs.{key}", (cache, got["past_key_0"].dtype), (spec.shape, spec.dtype)
                 yield f"graphs.{name}.inputs.embeds", ("rows", "tokens", model.hidden_size), _shape(graph.inputs, "embeds")
         hidden, embeds = ("rows", model.hidden_size), ("rows", "tokens", model.hidden_size)
         for name, side, key, shape in (

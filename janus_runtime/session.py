@@ -37,13 +37,12 @@ class Session:
         self.max_length = max_length
         self.lengths = np.zeros(rows, np.int32)
         shape = (rows, sizes.num_heads, max_length, sizes.head_size)
+        dtype = language_model.spec.inputs["past_key_0"].dtype
         # Zeroed pages are handed out by the system only when first written: a long cache costs what it holds.
-        self._cache = {
-            f"{part}_{layer}": np.zeros(shape, sizes.cache_dtype) for layer in range(sizes.num_layers) for part in ("key", "value")
-        }
+        self._cache = {f"{part}_{layer}": np.zeros(shape, dtype) for layer in range(sizes.num_layers) for part in ("key", "value")}
         # Steps run all rows over all of the cache; tied once, its many tensors cost no time in a step.
         self._all_rows = self._tie(slice(0, rows))
-        self._piece = _PIECE if sizes.cache_dtype == "int8" else max_length
+        self._piece = _PIECE if dtype == "int8" else max_length
         self._dtype = np.dtype(language_model.spec.inputs["embeds"].dtype)
         self._ids_name = next(iter(embed.spec.inputs))
 

@@ -8,9 +8,10 @@ from janus_runtime.manifest import Graph, TensorSpec
 class FakeEngine:
     """`answer(inputs, outputs)` -> dict of arrays; `calls` keeps copies of the inputs."""
 
-    def __init__(self, name, answer, dtype="float32"):
+    def __init__(self, name, answer, dtype="float32", cache="float32"):
         self.name = name
-        self.spec = Graph(f"{name}.onnx", {"ids": TensorSpec("int32", ()), "embeds": TensorSpec(dtype, ())}, {}, 0)
+        inputs = {"ids": "int32", "embeds": dtype, "past_key_0": cache}
+        self.spec = Graph(f"{name}.onnx", {name: TensorSpec(kind, ()) for name, kind in inputs.items()}, {}, 0)
         self.calls = []
         self._answer = answer
 
@@ -34,7 +35,7 @@ class FakeBinding:
         return self._engine._answer(everything, self._outputs)
 
 
-def counting_model(num_ids=8):
+def counting_model(num_ids=8, cache="float32"):
     """Engines whose hidden state is the sum of all ids seen so far: logits peak at that sum modulo `num_ids`.
 
     The "cache" of slot r keeps one number per position, so that what is read back depends on every write.
@@ -58,5 +59,6 @@ def counting_model(num_ids=8):
 
     names = {"embed": embed, "language_model": language_model, "head": head}
     engines = {name: FakeEngine(name, answer) for name, answer in names.items()}
+    engines["language_model"] = FakeEngine("language_model", language_model, cache=cache)
     engines["embed"].spec = Graph("embed.onnx", {"ids": TensorSpec("int32", ("rows", "tokens"))}, {}, 0)
     return engines

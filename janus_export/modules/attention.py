@@ -19,8 +19,6 @@ from .layers import parameter
 
 Attend = Callable[[Tensor], Tensor]
 
-_FLOAT = 1  # onnx.TensorProto.FLOAT
-
 
 class Attention(nn.Module):
     """`attention(qkv [R, S, 3D], key, value [R, H, M, d], prepared)` -> context [R, S, D], and keys and values to give out.
@@ -32,6 +30,8 @@ class Attention(nn.Module):
     flavour: ClassVar[str]
     opset: ClassVar[int]
     gives: ClassVar[str] = "present"
+    dtype: ClassVar[DType | None] = None
+    """Of activations and cache, where it is not that of the graphs around."""
 
     def __init__(self, text: TextConfig, f: torch.dtype) -> None:
         super().__init__()
@@ -82,6 +82,13 @@ class GroupQuery(Attention):
         return context, key, value
 
 
+class GroupQueryCuda(GroupQuery):
+    """The same beside integer weights on a GPU, where the operator knows no fp32."""
+
+    flavour = "gqa_cuda"
+    dtype = "float16"
+
+
 class Slice(Attention):
     """Plain operators of opset 17. The cache is only read; the caller writes the new keys and values, a slice, into it.
 
@@ -121,7 +128,8 @@ class Slice(Attention):
 class InPlace(Attention):
     """Opset 24: `TensorScatter` writes each row's new tokens at `write_indices`, `Attention` sees what `attn_mask` allows.
 
-    TensorRT drops the lengths that `Attention` can be given, so the mask says all (reference: ONNX operators, opset 24).
+    TensorRT drops the lengths that `Attention` can be given, so the mask says all; it refuses to be told the softmax's precision,
+    which is fp32 in its kernels (reference: ONNX operators, opset 24).
     """
 
     flavour = "inplace"
@@ -146,7 +154,7 @@ class InPlace(Attention):
             return _onnx("TensorScatter", [cache, new, write_indices], cache, 24, axis=2)
 
         key, value = written(key, rotated(new_key)), written(value, new_value)
-        context = _onnx("Attention", [rotated(query), key, value, attn_mask], query, 24, softmax_precision=_FLOAT)
+        context = _onnx("Attention", [rotated(query), key, value, attn_mask], query, 24)
         return context.transpose(1, 2).flatten(2), key, value
 
 

@@ -1,4 +1,7 @@
-"""The small graphs around the decoder: ids in, logits out, and from logits to ids. Letters: R rows, n pictures, T tokens, D hidden, V ids."""
+"""The small graphs around the decoder: ids in, logits out, and from logits to ids.
+
+Letters: R rows, n pictures, T tokens, D hidden, V ids.
+"""
 
 import torch
 import torch.nn.functional as F

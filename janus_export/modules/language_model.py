@@ -33,7 +33,7 @@ def final_norm(text: TextConfig, f: torch.dtype) -> RMSNorm:
 
 
 class LanguageModel(nn.Module):
-    """All layers and the final norm, over one kind of attention (the flavour).
+    """All layers and the final norm in `f`, over one kind of attention (the flavour).
 
     `embeds` [R, S, D], `last_row` int32 [R] into R·S, the flavour's own inputs, and the cache as
     key 0, value 0, key 1, … [R, H, M, d] -> `hidden` [R, D] of the rows asked for, and what the flavour gives of the cache.
@@ -43,11 +43,12 @@ class LanguageModel(nn.Module):
         super().__init__()
         text = config.text
         self.attention = attention
+        self.dtype = f
         self.layers = nn.ModuleList(DecoderLayer(text, index, f) for index in range(text.num_layers))
         self.norm = final_norm(text, f)
 
     def forward(self, embeds: Tensor, last_row: Tensor, own: list[Tensor], cache: list[Tensor]) -> list[Tensor]:
-        x, given, prepared = embeds, [], self.attention.prepare(own)
+        x, given, prepared = embeds.to(self.dtype), [], self.attention.prepare(own)
         for index, layer in enumerate(self.layers):
             past = cache[2 * index], cache[2 * index + 1]
 
@@ -59,4 +60,4 @@ class LanguageModel(nn.Module):
             x = layer(x, attend)
         # Only the rows that are asked for go through the norm and out.
         hidden = self.norm(x.flatten(0, 1).index_select(0, last_row))
-        return [hidden, *given]
+        return [hidden.to(embeds.dtype), *given]

@@ -28,7 +28,6 @@ class OrtCuda(DeviceBackend):
     """Raises BackendError where there is no GPU or ONNX Runtime cannot use it."""
 
     name = "cuda"
-    flavour = "gqa"
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
@@ -36,11 +35,13 @@ class OrtCuda(DeviceBackend):
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} is here without CUDA; pip uninstall onnxruntime, then pip install 'janus-rt[gpu]'"
             )
-        if (precision := bundle.manifest.precision) != "fp16":
+        precision = bundle.manifest.precision
+        if precision == "fp32":
             raise BackendError(
-                f"GroupQueryAttention has no {precision} form on CUDA as {bundle.path} has it; export with "
-                "'janus-export checkpoint SRC --out DIR --precision fp16'"
+                f"{bundle.path} is fp32, in which ONNX Runtime's attention does not run on CUDA; export with "
+                "'janus-export checkpoint SRC --out DIR --precision fp16', int8 or int4"
             )
+        self.flavour = "gqa" if precision == "fp16" else "gqa_cuda"
         self._device = CudaDevice()
         self.description = f"ONNX Runtime {ort.__version__} with CUDA on {self._device.name}"
         self._captured = _Captured()

@@ -69,13 +69,12 @@ def test_an_onnx_runtime_without_cuda(bundle, monkeypatch):
         open_backend("cuda", bundle)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int4"])
-def test_a_precision_that_cuda_has_no_form_for(bundles, monkeypatch, precision):
+def test_fp32_has_no_form_on_cuda(bundle, monkeypatch):
     from janus_runtime.backends import ort_cuda
 
     monkeypatch.setattr(ort_cuda.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    with pytest.raises(BackendError, match=rf"has no {precision} form on CUDA .*--precision fp16"):
-        open_backend("cuda", Bundle.open(bundles("tiny", precision)))
+    with pytest.raises(BackendError, match="is fp32, .* does not run on CUDA; .*--precision fp16"):
+        open_backend("cuda", bundle)
 
 
 def test_no_gpu(bundle, monkeypatch, tensorrt):

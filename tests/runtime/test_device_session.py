@@ -108,6 +108,16 @@ def test_logits_of_every_step(janus, device, flavour):
         assert relative_difference(got, expected) <= FP32, f"call {index}"
 
 
+def test_int4_weights_beside_an_fp16_cache(bundles):
+    """What the CUDA backend runs of an int4 bundle: its own flavour, of the same codes, in fp16."""
+    with opened(bundles("tiny", "int4"), flavour="gqa_cuda") as janus:
+        checks = {check.graph: check for check in janus.verify_goldens()}
+        assert checks["language_model.gqa_cuda"].passed and "language_model.gqa" not in checks
+        assert len(janus.generate("a red circle")) == 1
+        spec = janus._engines.language_model.spec
+        assert (spec.inputs["embeds"].dtype, spec.inputs["past_key_0"].dtype) == ("float32", "float16")
+
+
 def session_of(janus, rows=2, length=40):
     session = janus._engines.session("image", rows, length)
     width = janus.manifest.language_model.hidden_size

@@ -1,7 +1,5 @@
 """Slots, lengths and the loop, first on a scripted model, then on a real one."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -14,13 +12,13 @@ from janus_runtime.tolerances import FP32, INT8_CACHE
 from janus_runtime.verify import relative_difference
 from tests.fakes import counting_model
 
-SIZES = LanguageModel(1, 1, 1, 1, 8, 64, "float32")
+SIZES = LanguageModel(1, 1, 1, 1, 8, 64)
 GREEDY = Sampler(temperature=0)
 
 
-def session(rows=4, max_length=20, engines=None, sizes=SIZES):
+def session(rows=4, max_length=20, engines=None):
     engines = engines or counting_model()
-    return Session(engines["language_model"], engines["embed"], engines["head"], sizes, rows, max_length)
+    return Session(engines["language_model"], engines["embed"], engines["head"], SIZES, rows, max_length)
 
 
 def row(*ids):
@@ -55,7 +53,7 @@ def test_one_row_continues_where_it_stopped():
 @pytest.mark.parametrize("before", [0, 3])
 def test_a_lone_prompt_in_pieces_is_the_whole(monkeypatch, length, before):
     monkeypatch.setattr("janus_runtime.session._PIECE", 5)
-    opened = session(rows=2, sizes=replace(SIZES, cache_dtype="int8"))
+    opened = session(rows=2, engines=counting_model(cache="int8"))
     if before:
         opened.prefill([row(*range(before))], slot=1)
     first = len(opened.language_model.calls)
@@ -68,8 +66,8 @@ def test_a_lone_prompt_in_pieces_is_the_whole(monkeypatch, length, before):
 
 def test_a_piece_that_fails_undoes_the_ones_before(monkeypatch):
     monkeypatch.setattr("janus_runtime.session._PIECE", 5)
-    engines = counting_model()
-    opened = session(rows=1, engines=engines, sizes=replace(SIZES, cache_dtype="int8"))
+    engines = counting_model(cache="int8")
+    opened = session(rows=1, engines=engines)
     opened.prefill([row(1, 2)])
     real = engines["language_model"]._answer
 
