@@ -268,7 +268,7 @@ def info(janus: "Janus", as_json: bool, quiet: bool) -> None:
     manifest = janus.manifest
     size = sum(file.bytes for file in manifest.files.values())
     if as_json:
-        click.echo(json.dumps({"bundle": str(janus.bundle_path), "bytes": size, **json.loads(manifest.to_json())}))
+        click.echo(json.dumps({"bundle": str(janus.bundle_path), "bytes": size, "plans": janus.plans, **json.loads(manifest.to_json())}))
         return
     model, picture, drawn = manifest.language_model, manifest.image_output, "generation" in manifest.tasks
     for label, value in (
@@ -281,6 +281,7 @@ def info(janus: "Janus", as_json: bool, quiet: bool) -> None:
         ("decoder", f"{model.num_layers} layers, {model.hidden_size} wide, {model.max_length} tokens at most"),
         ("pictures", f"{picture.size}x{picture.size}, {picture.num_tokens} tokens of {picture.num_ids}" if drawn else "none"),
         ("graphs", ", ".join(manifest.graphs)),
+        ("plans", ", ".join(janus.plans) or "none"),
         ("built with", ", ".join(f"{name} {version}" for name, version in manifest.built_with.items())),
     ):
         click.echo(f"{label:11}{value}")

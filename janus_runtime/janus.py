@@ -16,6 +16,7 @@ from .image_to_text import Answer, Chat
 from .latency import Timing, stages, time_stages
 from .manifest import TOKENIZER, Manifest, Task
 from .noise import check_seed
+from .plans import built_for
 from .prompt import Prompter
 from .sampling import MAX_CFG_WEIGHT, Sampler
 from .text_to_image import GeneratedImage, ImageGenerator, OnStep, Request
@@ -47,6 +48,11 @@ class Janus:
     @property
     def bundle_path(self) -> Path:
         return self._engines.bundle.path
+
+    @property
+    def plans(self) -> list[str]:
+        """Which TensorRT plans the bundle holds, as `<gpu>-<version>`; each runs on that GPU with that version only."""
+        return built_for(self.bundle_path)
 
     def generate(
         self,

@@ -58,13 +58,18 @@ def folder_name(gpu: str, version: str) -> str:
     return f"{re.sub(r'[^a-z0-9]+', '-', gpu.lower()).strip('-')}-{version}"
 
 
+def built_for(bundle: Path) -> list[str]:
+    """The folders of plans in a bundle, by name. What is unfinished does not count."""
+    return sorted(path.parent.name for path in (bundle / PLANS).glob(f"[!.]*/{KEY}"))
+
+
 def find_plans(bundle: Bundle, library: str, version: str, gpu: str, compute_capability: str) -> tuple[Path, PlanSet]:
     """The folder of this GPU's plans and their key. Raises BackendError where there are none, or they are not for this bundle,
     GPU or library, or not whole."""
     build = f"run 'janus-export engines {bundle.path}' on this machine"
     folder = bundle.path / PLANS / folder_name(gpu, version)
     if not (folder / KEY).is_file():
-        others = sorted(path.parent.name for path in (bundle.path / PLANS).glob(f"[!.]*/{KEY}"))
+        others = built_for(bundle.path)
         there = f"only for {', '.join(others)}" if others else "none at all"
         raise BackendError(f"{bundle.path} has no TensorRT plans for {gpu} and {library} {version} ({there}); {build}")
     try:

@@ -43,6 +43,9 @@ def test_command(line, workplace, checkpoints):
     program, *arguments = shlex.split(line.replace("deepseek-ai/Janus-Pro-1B", str(checkpoints("tiny", "original", "bin"))))
     assert program.startswith(".venv/bin/")
     result = run([str(BIN / Path(program).name), *arguments], workplace)
+    if "tensorrt" in arguments and result.returncode:  # no GPU
+        assert "pip install 'janus-rt[trt]'" in result.stderr and len(result.stderr.splitlines()) == 1
+        return
     assert result.returncode == 0, result.stderr
 
 
@@ -74,6 +77,14 @@ def test_make_export(checkpoints, tmp_path):
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["precision"] == "int4"
     result = make("export")
     assert result.returncode == 2 and "usage: make export MODEL=" in result.stderr
+
+
+def test_make_engines(tmp_path):
+    (line,) = [line for line in COMMANDS if line.startswith("make engines")]
+    result = make(*shlex.split(line.replace("engines/janus-pro-1b", str(tmp_path)))[1:])
+    assert result.returncode == 2 and "is not a bundle" in result.stderr
+    result = make("engines")
+    assert result.returncode == 2 and "usage: make engines BUNDLE=" in result.stderr
 
 
 def test_make_test_runs_the_tests():

@@ -112,7 +112,7 @@ def test_a_decoder_hardly_notices(bundles, checkpoints, tmp_path, monkeypatch):
     """Prefill and steps over an int8 cache against the same integer weights over an fp32 one."""
     ours = bundles("small", "int8")
     formats = precision._FORMATS["int8"]
-    monkeypatch.setitem(formats, "language_model", replace(formats["language_model"], int8_cache=False))
+    monkeypatch.setitem(formats, "language_model.gqa", replace(formats["language_model.gqa"], int8_cache=False))
     export_bundle(open_checkpoint(str(checkpoints("small", "hf"))), tmp_path / "float", "int8")
     hidden = {}
     for folder, dtype in ((ours, "int8"), (tmp_path / "float", "float32")):
