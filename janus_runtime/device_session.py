@@ -32,6 +32,8 @@ _AHEAD_STEPS = (2, 200)
 class DeviceSession:
     """Keys and values of R sequences on a device, at least as many as asked for. Methods and their contracts are those of `Session`.
 
+    Where an array is of fewer rows, it is of the first ones, and the others stay idle.
+
     `lengths` on the host is the truth: what the device counts while it draws is made anew from it before each call.
     """
 
@@ -64,9 +66,9 @@ class DeviceSession:
         return logits
 
     def step(self, ids: Ids) -> Floats:
-        busy = self.lengths > 0
-        logits = self._logits(self._decode(self.embed.run({self._ids_name: ids[:, None]})["embeds"]), busy)
-        self.lengths += busy
+        hidden = self._decode(self.embed.run({self._ids_name: ids[:, None]})["embeds"])
+        logits = self._logits(hidden, self.lengths[: len(ids)] > 0)
+        self.lengths += self.lengths > 0
         return logits
 
     def extend(self, embeds: Sequence[Embeds], slot: int = 0) -> Embeds:
@@ -155,12 +157,14 @@ class DeviceSession:
 
     def _decode(self, embeds: Embeds) -> Embeds:
         """One token for every row [R, 1, D] -> hidden [R, D]."""
+        padded = np.zeros(self._loop.embeds.shape, self._dtype)
+        padded[: len(embeds)] = embeds
         with self._device.lock:
             self._fit(int(self.lengths.max()) + 1)
             self._load(self.lengths)
-            self._device.upload(np.ascontiguousarray(embeds, self._dtype), self._loop.embeds)
+            self._device.upload(padded, self._loop.embeds)
             self._loop.decode(self._cache)
-            return self._device.download(self._loop.hidden)
+            return self._device.download(self._loop.hidden)[: len(embeds)]
 
     def _load(self, lengths: Ids) -> None:
         """Tells the device how long every row is, and which are in use."""

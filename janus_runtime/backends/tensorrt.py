@@ -82,6 +82,7 @@ class TensorRtEngine(DeviceGraph):
         size = engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
         self._scratch = device.empty((max(int(size), 1),), "uint8")
         self._contexts: dict[int, Any] = {}
+        self._shapes: dict[int, dict[str, tuple[int, ...]]] = {}
         self._profiles = [
             {key: engine.get_tensor_profile_shape(key, index)[::2] for key in spec.inputs}
             for index in range(engine.num_optimization_profiles)
@@ -89,9 +90,12 @@ class TensorRtEngine(DeviceGraph):
 
     def enqueue(self, tensors: Mapping[str, DeviceArray]) -> None:
         shapes = {key: tensors[key].shape for key in self.spec.inputs}
-        context = self._context(shapes)
-        for key, shape in shapes.items():
-            context.set_input_shape(key, shape)
+        index, context = self._context(shapes)
+        # Setting a shape may cost a context its preparations, which a capture could not make up for.
+        if self._shapes.get(index) != shapes:
+            for key, shape in shapes.items():
+                context.set_input_shape(key, shape)
+            self._shapes[index] = shapes
         for key, array in tensors.items():
             context.set_tensor_address(key, array.ptr)  # type: ignore[attr-defined]
         if not context.execute_async_v3(self.device.stream_handle):  # type: ignore[attr-defined]
@@ -101,8 +105,8 @@ class TensorRtEngine(DeviceGraph):
         self._contexts.clear()
         self._engine = None
 
-    def _context(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        """The context of the first profile that takes these shapes; the builder puts the narrow ones first."""
+    def _context(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, Any]:
+        """Number and context of the first profile that takes these shapes; the builder puts the narrow ones first."""
         if self._engine is None:
             raise BackendError(f"{self.name} is closed; load the bundle again")
         index = next((i for i, profile in enumerate(self._profiles) if all(_takes(profile[key], shapes[key]) for key in shapes)), None)
@@ -112,7 +116,7 @@ class TensorRtEngine(DeviceGraph):
             )
         if index not in self._contexts:
             self._contexts[index] = self._make_context(index)
-        return self._contexts[index]
+        return index, self._contexts[index]
 
     def _make_context(self, index: int) -> Any:
         pointer = self._scratch.ptr

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from janus_runtime.backends.ort import OrtEngine
-from janus_runtime.bundle import Bundle
+from janus_runtime.bundle import NANO, Bundle
 from janus_runtime.tolerances import FLAVOURS
 from janus_runtime.verify import relative_difference
 
@@ -80,9 +80,10 @@ class InPlace(Driver):
 DRIVERS = {"gqa": GroupQuery, "slice": Slice, "inplace": InPlace}
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny):
-    return Bundle.open(tiny)
+@pytest.fixture(scope="module", params=["tiny", "nano"])
+def bundle(request, tiny):
+    """Random weights and trained ones."""
+    return Bundle.open(tiny if request.param == "tiny" else NANO)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from janus_runtime import device_session
 from janus_runtime.bundle import Bundle
 from janus_runtime.engines import Engines
 from janus_runtime.errors import BackendError, Cancelled, NumericalError, OutOfMemory, PromptError
@@ -170,6 +171,23 @@ def test_few_steps_are_ahead(tiny):
         assert [ids.tolist() for ids in session.draw(logits, 20, Sampler(), noise, 5.0)] == whole
 
 
+@pytest.mark.parametrize("milliseconds, ahead", [(1, 50), (10, 5), (200, 2)])
+def test_the_host_is_fifty_milliseconds_ahead(tiny, monkeypatch, milliseconds, ahead):
+    with opened(tiny, lengths=(160,)) as janus:
+        session, logits = session_of(janus, length=150)
+        clock = iter(range(10**6))
+        # Read once before the draw and once a step.
+        monkeypatch.setattr(device_session.time, "perf_counter", lambda: next(clock) * milliseconds / 1e3)
+        queued = []
+        real = session._queue
+        session._queue = lambda *arguments, **options: queued.append(1) or real(*arguments, **options)
+        drawn = session.draw(logits, 140, Sampler(), Noise([3], logits.shape[1]), 5.0)
+        for step in range(1, 6):
+            next(drawn)
+            assert len(queued) <= step + ahead
+        assert len(queued) >= step + ahead - 2
+
+
 def test_cancel(tiny):
     with opened(tiny) as janus:
         event = threading.Event()
@@ -245,8 +263,9 @@ def test_out_of_memory_frees_what_is_idle(tiny):
         assert len(janus.generate("x")) == 1
 
 
-def test_verify_runs_every_graph(tiny):
-    with opened(tiny) as janus:
+@pytest.mark.parametrize("rows", [(2,), (1, 8)], ids=str)
+def test_verify_runs_every_graph(tiny, rows):
+    with opened(tiny, rows=rows) as janus:
         checks = list(janus.verify_goldens())
     graphs = [name for name in Bundle.open(tiny).manifest.graphs if name not in ("language_model.gqa", "language_model.inplace")]
     assert [check.graph for check in checks] == graphs
