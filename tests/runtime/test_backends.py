@@ -19,18 +19,6 @@ def bundle(tiny):
 
 
 @pytest.fixture
-def tensorrt(monkeypatch):
-    """The backend's module over TensorRT for RTX, whose interface is that of TensorRT 11."""
-    library = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (pip install 'janus-rt[trt-test]')")
-    monkeypatch.setitem(sys.modules, "tensorrt", library)
-    monkeypatch.delitem(sys.modules, "janus_runtime.backends.tensorrt", raising=False)
-    import janus_runtime.backends.tensorrt as module
-
-    yield module
-    sys.modules.pop("janus_runtime.backends.tensorrt")
-
-
-@pytest.fixture
 def gpu(monkeypatch):
     """A GPU that the TensorRT backend finds, by name only."""
 

@@ -1,6 +1,5 @@
 """How the GPU backends drive their libraries, on stand-ins that keep what they are told: profiles, addresses, captured graphs."""
 
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,56 +85,45 @@ class Plan:
     create_execution_context_without_device_memory = lambda self: self.create_execution_context(None)  # noqa: E731
 
 
-@pytest.fixture
-def module(monkeypatch):
-    library = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (pip install 'janus-rt[trt-test]')")
-    monkeypatch.setitem(sys.modules, "tensorrt", library)
-    monkeypatch.delitem(sys.modules, "janus_runtime.backends.tensorrt", raising=False)
-    import janus_runtime.backends.tensorrt as module
-
-    yield module
-    sys.modules.pop("janus_runtime.backends.tensorrt")
-
-
-def engine_of(module, plan=None):
-    return module.TensorRtEngine("language_model.slice", SPEC, Device(), plan or Plan(), SimpleNamespace(last="out of luck"))
+def engine_of(tensorrt, plan=None):
+    return tensorrt.TensorRtEngine("language_model.slice", SPEC, Device(), plan or Plan(), SimpleNamespace(last="out of luck"))
 
 
 @pytest.mark.parametrize("shape, profile", [((2, 1, 32), 0), ((2, 1, 64), 1), ((1, 1, 32), 2), ((2, 7, 48), 2)])
-def test_the_narrowest_profile_runs(module, shape, profile):
+def test_the_narrowest_profile_runs(tensorrt, shape, profile):
     plan = Plan()
     given = tensors(*shape)
-    engine_of(module, plan).enqueue(given)
+    engine_of(tensorrt, plan).enqueue(given)
     (context,) = plan.made
     assert context.profile == (profile, 77) and context.stream == 77
     assert context.addresses == {name: array.ptr for name, array in given.items()}
     assert context.shapes == {name: given[name].shape for name in SPEC.inputs}
 
 
-def test_contexts_are_made_once_and_share_one_scratch(module):
+def test_contexts_are_made_once_and_share_one_scratch(tensorrt):
     plan = Plan()
-    engine = engine_of(module, plan)
+    engine = engine_of(tensorrt, plan)
     for shape in ((2, 1, 32), (2, 1, 64), (2, 1, 32), (2, 4, 32)):
         engine.enqueue(tensors(*shape))
     assert len(plan.made) == 3
     assert len({context.scratch for context in plan.made}) == 1 and plan.made[0].scratch[1] == 64
 
 
-def test_scratch_of_tensorrt_8_6(module, monkeypatch):
-    monkeypatch.delattr(module.trt, "ExecutionContextAllocationStrategy")
+def test_scratch_of_tensorrt_8_6(tensorrt, monkeypatch):
+    monkeypatch.delattr(tensorrt.trt, "ExecutionContextAllocationStrategy")
     plan = Plan()
-    engine_of(module, plan).enqueue(tensors(2, 1, 32))
+    engine_of(tensorrt, plan).enqueue(tensors(2, 1, 32))
     assert plan.made[0].device_memory > 0
 
 
-def test_shapes_that_were_not_built(module):
+def test_shapes_that_were_not_built(tensorrt):
     with pytest.raises(BackendError, match=r"language_model.slice was built for other shapes than .*\(4, 1, 8\).*--rows and --lengths"):
-        engine_of(module).enqueue(tensors(4, 1, 32))
+        engine_of(tensorrt).enqueue(tensors(4, 1, 32))
 
 
-def test_a_run_that_fails(module):
+def test_a_run_that_fails(tensorrt):
     plan = Plan()
-    engine = engine_of(module, plan)
+    engine = engine_of(tensorrt, plan)
     engine.enqueue(tensors(2, 1, 32))
     plan.made[0].works = False
     with pytest.raises(BackendError, match="language_model.slice failed: out of luck"):
@@ -148,8 +136,8 @@ def test_a_run_that_fails(module):
 @pytest.mark.parametrize(
     "reason, kind", [("Version tag does not match", BackendError), ("OutOfMemory: requested 9 GB", OutOfMemory)], ids=["other", "memory"]
 )
-def test_a_plan_that_does_not_open(module, tmp_path, reason, kind):
-    backend = module.TensorRt.__new__(module.TensorRt)
+def test_a_plan_that_does_not_open(tensorrt, tmp_path, reason, kind):
+    backend = tensorrt.TensorRt.__new__(tensorrt.TensorRt)
     backend._device, backend._log = Device(), SimpleNamespace(last=reason)
     backend._runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: None)
     path = tmp_path / "x.plan"
