@@ -19,27 +19,27 @@ from bench.machine import where, write_report
 from janus_runtime.bundle import Bundle
 from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
+from janus_runtime.janus import Janus
 from janus_runtime.noise import Noise
 from janus_runtime.sampling import Floats, Ids, Sampler, guide, pair
 
 
-def run(bundle: str, prompt: str, seed: int, cfg_weight: float, fed: Ids | None = None) -> tuple[Ids, Floats, str]:
-    """-> the ids [n] of one picture, drawn or as `fed`, the logits [n, 2, V] before each, and the bundle's precision."""
-    with janus_runtime.load(bundle, "cpu") as janus:
-        output, engines = janus.manifest.image_output, janus._engines
-        text_ids = janus._prompter.image(prompt)
-        session = engines.session("image", 2, len(text_ids) + output.num_tokens)
-        logits = session.prefill([engines.embed_text(row) for row in pair([text_ids], [janus._prompter.blank(text_ids)])])
-        sampler, noise = Sampler(), Noise([seed], output.num_ids)
-        ids = np.zeros(output.num_tokens, np.int32) if fed is None else fed
-        seen = np.empty((output.num_tokens, *logits.shape), np.float32)
-        for step in range(output.num_tokens):
-            seen[step] = logits
-            if fed is None:
-                (ids[step],) = sampler(guide(logits, cfg_weight), noise(step))
-            if step + 1 < output.num_tokens:
-                logits = session.step(np.full(2, ids[step], np.int32))
-        return ids, seen, janus.manifest.precision
+def predict(janus: Janus, prompt: str, seed: int, cfg_weight: float, fed: Ids | None = None) -> tuple[Ids, Floats]:
+    """-> the ids [N] of one picture, drawn by the host or as `fed`, and the logits [N, 2, V] before each."""
+    output, engines = janus.manifest.image_output, janus._engines
+    text_ids = janus._prompter.image(prompt)
+    session = engines.session("image", 2, len(text_ids) + output.num_tokens)
+    logits = session.prefill([engines.embed_text(row) for row in pair([text_ids], [janus._prompter.blank(text_ids)])])
+    sampler, noise = Sampler(), Noise([seed], output.num_ids)
+    ids = np.zeros(output.num_tokens, np.int32) if fed is None else fed
+    seen = np.empty((output.num_tokens, *logits.shape), np.float32)
+    for step in range(output.num_tokens):
+        seen[step] = logits
+        if fed is None:
+            (ids[step],) = sampler(guide(logits, cfg_weight), noise(step))
+        if step + 1 < output.num_tokens:
+            logits = session.step(np.full(2, ids[step], np.int32))
+    return ids, seen
 
 
 def compare(ours: Floats, theirs: Floats) -> dict[str, float]:
@@ -73,21 +73,23 @@ def main(baseline: str, bundles: tuple[str, ...], prompt: str, seed: int, cfg_we
     with reported(debug):
         manifest = Bundle.open(baseline).manifest
         others = open_manifests(bundles)
-        ids, theirs, precision = run(baseline, prompt, seed, cfg_weight)
+        with janus_runtime.load(baseline, "cpu") as janus:
+            ids, theirs = predict(janus, prompt, seed, cfg_weight)
         results = {}
         for bundle, other in zip(bundles, others, strict=True):
             if any(getattr(other, part) != getattr(manifest, part) for part in ("family", "source", "image_output")):
                 raise JanusError(f"{bundle} is not the same model as {baseline}")
-            _, ours, name = run(bundle, prompt, seed, cfg_weight, fed=ids)
-            results[name] = {
+            with janus_runtime.load(bundle, "cpu") as janus:
+                _, ours = predict(janus, prompt, seed, cfg_weight, fed=ids)
+            results[other.precision] = {
                 "prompt": compare(ours[:, 0], theirs[:, 0]),
                 "guided": compare(*(guide(logits.reshape(-1, logits.shape[-1]), cfg_weight) for logits in (ours, theirs))),
             }
-            for what, row in results[name].items():
-                click.echo(f"{name:6}{what:8}{row['top1']:8.1%} same, KL {row['kl_mean']:.2e} (95 %: {row['kl_p95']:.2e})")
+            for what, row in results[other.precision].items():
+                click.echo(f"{other.precision:6}{what:8}{row['top1']:8.1%} same, KL {row['kl_mean']:.2e} (95 %: {row['kl_p95']:.2e})")
         if out:
             report = {
-                "question": f"agreement with {precision} over all steps of one picture, teacher-forced",
+                "question": f"agreement with {manifest.precision} over all steps of one picture, teacher-forced",
                 "model": manifest.source.name, "random_weights": manifest.random_weights, **where(),
                 "prompt": prompt, "seed": seed, "cfg_weight": cfg_weight, "steps": len(ids), "results": results,
             }  # fmt: skip

@@ -90,6 +90,53 @@ def _cell(timing: dict | None, bandwidth: float) -> str:
     return (f"{timing['p50']:.0f} ms" if timing["p50"] < 1000 else f"{timing['p50'] / 1e3:.1f} s") + share
 
 
+def gpu(*reports: dict) -> str:
+    """One row a model, row count and system: a step by its place in the picture, with the share of its floor, and pictures.
+
+    Floors of torch's rows are those of our fp16 weights, over the bandwidth of our run.
+    """
+    cells: dict[tuple[str, int], list[dict]] = {}
+    for report in reports:
+        cells.setdefault((report["model"], report["rows"]), []).append(report)
+    devices = {report["device"]["name"] for report in reports}
+    if len(devices) > 1:
+        raise click.ClickException(f"the GPU's reports are of {', '.join(sorted(devices))}; keep those of one in bench/results")
+    bandwidths = [report["copy_gb_per_s"] for report in reports if "copy_gb_per_s" in report]
+    versions: dict[str, str] = {}
+    for report in reports:
+        versions |= report["versions"]
+    named = ", ".join(f"{name} {versions[name]}" for name in ("tensorrt", "onnxruntime-gpu", "torch", "transformers") if name in versions)
+    lines = [
+        f"{devices.pop()}, which copied {max(bandwidths):.0f} GB/s; {named}. Random weights. In brackets the share of a step's floor.",
+        "",
+        "| model, rows | system | step at the beginning | in the middle | at the end | first picture | pictures a second |",
+        "| --- |" + " --- |" * 6,
+    ]
+    for (model, rows), found in sorted(cells.items()):
+        ours = [report for report in found if "steps" in report]
+        floors = {name: step["reads"] / max(bandwidths) / 1e6 for report in ours[:1] for name, step in report["steps"].items()}
+        for report in ours:
+            steps = [_share(report["steps"][name]["ms"], floors[name]) for name in ("early", "middle", "late")]
+            picture = report["picture"]
+            end = f"{picture['first_ms']:.0f} ms | {picture['images_per_s']:.2f} |"
+            lines.append(f"| {model}, {rows} | {report['system']} {report['precision']} | {' | '.join(steps)} | {end}")
+        for report in found:
+            for way, row in report.get("results", {}).items():
+                name = f"| {model}, {rows} | transformers {report['precision']}, {way} |"
+                if "error" in row:
+                    lines.append(f"{name} did not run | | | | |")
+                    continue
+                steps = [_share(row[f"step {place}"], floors.get(place)) for place in ("early", "middle", "late")]
+                # All pictures of a batch are drawn together and decoded one after the other.
+                every = row["picture"] + (rows // 2 - 1) * row["decode"]
+                lines.append(f"{name} {' | '.join(steps)} | {row['picture']:.0f} ms | {rows // 2 / every * 1e3:.2f} |")
+    return "\n".join(lines)
+
+
+def _share(ms: float, floor: float | None) -> str:
+    return f"{ms:.2f} ms" + (f" ({floor / ms:.0%})" if floor else "")
+
+
 # Marker -> what makes the table, from which reports.
 TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "latency": (latency, ("latency.json",)),
@@ -97,6 +144,9 @@ TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "precisions": (precisions, ("nano-fp16.json", "nano-int8.json", "nano-int4.json")),
     "speed": (speed, ("commands-janus-pro-1b.json",)),
 }
+# README has no such table until something was measured.
+if _GPU := sorted(path.name for path in _RESULTS.glob("gpu-*.json")):
+    TABLES["gpu"] = (gpu, tuple(_GPU))
 
 
 def replaced(readme: str) -> str:

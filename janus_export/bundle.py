@@ -1,15 +1,9 @@
-"""Assemble a bundle: graphs, weights, tokenizer, goldens, licence, manifest. Written aside, then renamed.
+"""Assemble a bundle: graphs, weights, tokenizer, goldens, licence, manifest."""
 
-A bundle is whole or absent: a killed export leaves a `.<name>.part` folder that the next one clears.
-"""
-
-import errno
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +31,7 @@ from janus_runtime.manifest import (
 )
 from janus_runtime.plans import PLANS
 
+from .aside import MARK, aside
 from .cache import CacheScales
 from .checkpoint import Checkpoint
 from .goldens import make_goldens
@@ -49,8 +44,6 @@ from .weights import WeightPlan
 
 # Guidance 5 and temperature 1 are the published scripts' settings, 512 new tokens their limit for answers.
 _DEFAULTS = Defaults(cfg_weight=5.0, temperature=1.0, max_tokens=512)
-# In a folder that is being written, so that a later export knows it for one of ours.
-_MARK = ".writing"
 # For graphs, tokenizer and goldens, beside the weights whose size is known.
 _SPARE_BYTES = 64 << 20
 
@@ -78,13 +71,13 @@ def export_bundle(
     tokenizer, tokens, template, family = read_text_side(checkpoint)
     image_input = read_image_input(checkpoint)
 
-    with _aside(out, lambda: _check_target(out, checkpoint.folder, force)) as folder:
+    with aside(out, "export", lambda old: not _strangers(old), lambda: _check_target(out, checkpoint.folder, force)) as folder:
         graphs, weights = _write_graphs(checkpoint, precision, tasks, tokens, folder, on_stage)
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
         for licence in checkpoint.folder.glob("LICENSE*"):
             if licence.is_file():
                 shutil.copyfile(licence, folder / licence.name)
-        others = sorted(path for path in folder.iterdir() if path.name not in (WEIGHTS, _MARK))
+        others = sorted(path for path in folder.iterdir() if path.name not in (WEIGHTS, MARK))
         text, vq = checkpoint.config.text, checkpoint.config.vq
         manifest = Manifest(
             format=FORMAT,
@@ -170,46 +163,3 @@ def _check_target(out: Path, source: Path, force: bool) -> None:
     strangers = _strangers(out) if out.is_dir() else [out.name]
     if strangers:
         raise JanusError(f"{out} holds what is no part of a bundle ({', '.join(strangers[:5])}), so --force does not replace it")
-
-
-@contextmanager
-def _aside(out: Path, check: Callable[[], None]) -> Iterator[Path]:
-    """A folder beside `out` that takes its place if all goes well and vanishes if not. One export at a time."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (out.parent / f".{out.name}.{suffix}" for suffix in ("part", "old"))
-    if part.is_symlink() or (part.exists() and not (part / _MARK).is_file()) or (old.exists() and _strangers(old)):
-        raise JanusError(f"{part} or {old} is in the way and not ours; move it")
-    part.mkdir(exist_ok=True)
-    (part / _MARK).touch()
-    lock = os.open(part, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JanusError(f"another export is writing {out}; wait for it or choose another --out") from None
-        try:
-            if old.exists() and not out.exists():
-                # Killed between the two renames below.
-                os.rename(old, out)
-            shutil.rmtree(old, ignore_errors=True)
-            check()
-            for path in part.iterdir():
-                if path.name != _MARK:
-                    path.unlink()
-            yield part
-            check()
-            (part / _MARK).unlink()
-            if out.exists():
-                os.rename(out, old)
-            os.rename(part, out)
-            shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise JanusError(
-                    f"the disk of {out.parent} is full and nothing of {out.name} was kept; make room and export again"
-                ) from None
-            raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    finally:
-        os.close(lock)

@@ -63,19 +63,25 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 @click.option("--rows", callback=_numbers, help="Row counts of a step; a picture takes two rows. Default: 2,8,32. An answer's 1 is added.")
 @click.option("--lengths", callback=_numbers, help="Cache lengths of a step. Default: 320,512,704,1216.")
 @click.option("--flavour", type=click.Choice(["slice", "inplace"]), help="How the cache is written. Default: inplace where TensorRT can.")
+@click.option(
+    "--weights",
+    type=click.Choice(["fp16", "bf16", "int4"]),
+    help="Of the decoder's matrices; bf16 and int4 are made of an fp16 bundle's. Default: the bundle's own. One kind at a time: "
+    "a second build replaces the first for the same GPU.",
+)
 @click.option("--level", type=click.IntRange(0, 5), default=3, show_default=True, help="5 searches longest for fast kernels.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @_debug
-def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, level: int, quiet: bool, debug: bool) -> None:
+def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, weights: Any, level: int, quiet: bool, debug: bool) -> None:
     """Build TensorRT plans for this machine's GPU into the bundle DIR. Needs no torch."""
     with reported(debug):
         from .engines import build_engines
 
         sizes = {name: value for name, value in (("rows", rows), ("lengths", lengths)) if value is not None}
-        folder, key = build_engines(bundle, flavour=flavour, level=level, on_stage=_stages(quiet), **sizes)
+        folder, key = build_engines(bundle, flavour=flavour, weights=weights, level=level, on_stage=_stages(quiet), **sizes)
         size = sum(plan.bytes for plan in key.plans.values())
         if not quiet:
-            click.echo(f"{line_start()}{folder}: {key.flavour}, {len(key.plans)} plans, {size / 1e6:,.1f} MB", err=True)
+            click.echo(f"{line_start()}{folder}: {key.flavour}, {key.weights}, {len(key.plans)} plans, {size / 1e6:,.1f} MB", err=True)
 
 
 @main.command()

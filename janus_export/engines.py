@@ -1,33 +1,32 @@
-"""Bundle -> TensorRT plans for this machine's GPU, under `plans/<gpu>-<library version>`. No torch.
+"""Bundle -> TensorRT plans for this machine's GPU, under `plans/<gpu>-<library version>`. No torch."""
 
-A folder of plans is whole or absent: it is written aside and renamed, its key last.
-"""
-
-import errno
-import fcntl
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from janus_runtime.bundle import Bundle, sha256
 from janus_runtime.errors import BackendError, JanusError
 from janus_runtime.manifest import WEIGHTS, Graph, Manifest
 from janus_runtime.plans import FORMAT, KEY, PLANS, Plan, PlanSet, folder_name
 
+from .aside import aside
 from .trt_builder import Builder, Profile
 
+if TYPE_CHECKING:
+    from onnx_ir import Model
+
 Flavour = Literal["slice", "inplace"]
+Weights = Literal["fp16", "bf16", "int4"]
 
 ROWS = (2, 8, 32)
 LENGTHS = (320, 512, 704, 1216)
 LEVEL = 3
 # Prompts go in by pieces of at most this many tokens.
 _PIECE = 128
-# What a plan has beside the weights, of which a profile may hold a copy of its own.
-_SPARE_SHARE = 1.1
+# Kernels, of which a plan has some for each profile.
+_SPARE_SHARE, _SPARE_BYTES = 1.1, 64 << 20
 _DECODER = "language_model"
 _BY_ROWS = ("text_head", "image_head", "text_draw", "image_draw")
 
@@ -43,11 +42,13 @@ def build_engines(
     on_stage: OnStage = lambda stage, share: None,
     library: str = "tensorrt",
     compute_capability: str | None = None,
+    weights: Weights | None = None,
 ) -> tuple[Path, PlanSet]:
     """Builds every graph's plan and returns the folder and its key. Plans for another GPU or version stay.
 
     `rows`, `lengths`: row counts and cache lengths that a step is built for. `flavour`: None takes inplace where the library
     can and the bundle is fp16, else slice. `compute_capability`, such as `8.9`, builds without a GPU, which TensorRT-RTX alone can.
+    `weights`: None takes the bundle's own; others are made of an fp16 bundle's, and their plans replace this GPU's that are there.
     Raises BundleError, BackendError without TensorRT or a GPU, JanusError if a graph cannot be built, OSError.
     """
     bundle = Bundle.open(path.resolve())
@@ -57,8 +58,15 @@ def build_engines(
             f"{path} is {manifest.precision} as ONNX Runtime packs it, for which TensorRT has no form; "
             "export one for it with 'janus-export checkpoint SRC --out DIR --precision fp16'"
         )
-    rows, lengths = _row_counts(rows, manifest), _cache_lengths(lengths, manifest)
+    if weights and manifest.precision != "fp16":
+        raise BackendError(
+            f"{path} is {manifest.precision}, expected an fp16 bundle for --weights {weights}; leave --weights out or "
+            "export one with 'janus-export checkpoint SRC --out DIR --precision fp16'"
+        )
+    rows, lengths = _row_counts(rows), _cache_lengths(lengths, manifest)
     builder = Builder(library, compute_capability)
+    if weights not in (None, "fp16", *builder.features.weights):
+        raise BackendError(f"{library} {builder.version} has no {weights} weights, expected 10.0 or newer; give --weights fp16")
     flavour = _flavour(flavour, bundle, builder)
     sizes = {}
     if flavour == "inplace":
@@ -67,18 +75,20 @@ def build_engines(
         sizes = {"max_length": lengths[0]}
     piece = min(_PIECE, lengths[0])
     graphs = {name: graph for name, graph in manifest.graphs.items() if name.split(".")[0] != _DECODER or name.endswith(f".{flavour}")}
-    _check_space(bundle.path, graphs)
+    profiles = {name: profiles_of(name, rows, lengths, piece) for name in graphs}
+    models = {name: _rewritten(name, bundle.path / graph.file, weights) for name, graph in graphs.items()}
+    _check_space(bundle.path, graphs, models, profiles)
 
     folder = bundle.path / PLANS / folder_name(builder.gpu, builder.version)
     timings = bundle.path / PLANS / f"timings-{builder.version}-{builder.compute_capability}.cache"
     plans = {}
-    with _aside(folder) as part:
+    with aside(folder, "build") as part:
         for index, (name, graph) in enumerate(graphs.items()):
             on_stage(f"building {name}", index / len(graphs))
             target = part / f"{name}.plan"
-            profiles = profiles_of(name, rows, lengths, piece)
             needed = sizes if name.split(".")[0] == _DECODER else {}
-            builder.build(bundle.path / graph.file, target, graph, profiles, needed, level, timings)
+            with _source(bundle.path / graph.file, models.pop(name), part / "source") as onnx:
+                builder.build(onnx, target, _interface(name, graph, weights), profiles[name], needed, level, timings)
             plans[name] = Plan(target.name, target.stat().st_size, sha256(target), manifest.files[graph.file].sha256)
         key = PlanSet(
             format=FORMAT,
@@ -87,7 +97,7 @@ def build_engines(
             gpu=builder.gpu,
             compute_capability=builder.compute_capability,
             flavour=flavour,
-            weights=manifest.precision,
+            weights=weights or manifest.precision,
             weights_sha256=manifest.files[WEIGHTS].sha256,
             rows=rows,
             lengths=lengths,
@@ -131,14 +141,11 @@ def _flavour(asked: Flavour | None, bundle: Bundle, builder: Builder) -> Flavour
     return flavour
 
 
-def _row_counts(rows: Sequence[int], manifest: Manifest) -> tuple[int, ...]:
-    """In rising order, with 1 for answers."""
-    found = tuple(sorted({*rows, *((1,) if "understanding" in manifest.tasks else ())}))
+def _row_counts(rows: Sequence[int]) -> tuple[int, ...]:
+    """In rising order, and always 2: what one picture takes. An answer takes them too, since a profile of one row would double the plan."""
     if not rows or min(rows) < 1:
         raise JanusError(f"row counts {list(rows)}: expected numbers of 1 and more")
-    if "generation" in manifest.tasks and not any(count % 2 == 0 for count in found):
-        raise JanusError(f"row counts {list(rows)}: a picture takes two rows, so at least one count must be even")
-    return found
+    return tuple(sorted({2, *rows}))
 
 
 def _cache_lengths(lengths: Sequence[int], manifest: Manifest) -> tuple[int, ...]:
@@ -148,36 +155,58 @@ def _cache_lengths(lengths: Sequence[int], manifest: Manifest) -> tuple[int, ...
     return tuple(sorted({min(length, manifest.language_model.max_length) for length in lengths}))
 
 
-def _check_space(folder: Path, graphs: dict[str, Graph]) -> None:
-    free, needed = shutil.disk_usage(folder).free, _SPARE_SHARE * sum(graph.weight_bytes for graph in graphs.values())
+def _check_space(
+    folder: Path, graphs: dict[str, Graph], models: "Mapping[str, Model | None]", profiles: Mapping[str, list[Profile]]
+) -> None:
+    """Room for every plan, and for one rewritten graph at a time. Raises JanusError."""
+    sizes = {name: graph.weight_bytes for name, graph in graphs.items()}
+    if any(model is not None for model in models.values()):
+        from .trt_weights import bytes_of
+
+        sizes |= {name: bytes_of(model) for name, model in models.items() if model is not None}
+    rewritten = max((size for name, size in sizes.items() if models[name]), default=0)
+    plans = sum(size * _copies(profiles[name]) for name, size in sizes.items())
+    free, needed = shutil.disk_usage(folder).free, _SPARE_SHARE * plans + rewritten + _SPARE_BYTES
     if free < needed:
         raise JanusError(f"the disk of {folder} has {free / 1e9:.1f} GB free, the plans need {needed / 1e9:.1f} GB; make room")
 
 
+def _copies(profiles: list[Profile]) -> int:
+    """How often a plan may hold the weights.
+
+    A product of one row has kernels of its own, which want the matrix in another layout; all wider profiles share one. Seen with
+    TensorRT-RTX 1.7: in fp16 and bf16 2.0 times the weights where one row stands beside others, else 1.02; int4 is held once.
+    """
+    alone = [all(size == (1, 1, 1) for letter, size in profile.items() if letter != "max_length") for profile in profiles]
+    return 2 if any(alone) and not all(alone) else 1
+
+
+def _rewritten(name: str, path: Path, weights: Weights | None) -> "Model | None":
+    """See `trt_weights.rewritten`, which needs onnx-ir; where weights stay what they are, nothing does."""
+    if weights in (None, "fp16"):
+        return None
+    from .trt_weights import rewritten
+
+    return rewritten(name, path, weights)
+
+
+def _interface(name: str, graph: Graph, weights: Weights | None) -> Graph:
+    if weights != "bf16":
+        return graph
+    from .trt_weights import interface
+
+    return interface(name, graph, weights)
+
+
 @contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of `folder` if all goes well and vanishes if not. One build at a time."""
-    part, old = (folder.parent / f".{folder.name}.{suffix}" for suffix in ("part", "old"))
-    part.mkdir(parents=True, exist_ok=True)
-    lock = os.open(part, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JanusError(f"another build is writing {folder}; wait for it") from None
-        try:
-            for left in (old, *part.iterdir()):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-            yield part
-            if folder.exists():
-                os.rename(folder, old)
-            os.rename(part, folder)
-            shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise JanusError(f"the disk of {folder} is full and nothing of the plans was kept; make room and build again") from None
-            raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    finally:
-        os.close(lock)
+def _source(path: Path, model: "Model | None", folder: Path) -> Iterator[Path]:
+    """What TensorRT reads: the bundle's graph at `path`, or `model`, which lies in `folder` meanwhile."""
+    if model is None:
+        yield path
+        return
+    from .trt_weights import save
+
+    folder.mkdir()
+    save(model, folder / path.name)
+    yield folder / path.name
+    shutil.rmtree(folder)

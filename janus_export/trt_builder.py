@@ -18,6 +18,7 @@ Profile = Mapping[str, tuple[int, int, int]]
 _DTYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
+    "BF16": "bfloat16",
     "INT8": "int8",
     "INT32": "int32",
     "INT64": "int64",
@@ -27,11 +28,15 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Features:
-    """`strongly_typed`: types are those of the file; else every layer is told. `in_place`: a cache can be written in place."""
+    """`strongly_typed`: types are those of the file; else every layer is told. `in_place`: a cache can be written in place.
+
+    `weights`: what matrices can be of beside fp32 and fp16.
+    """
 
     explicit_batch: bool
     strongly_typed: bool
     in_place: bool
+    weights: tuple[str, ...]
 
 
 def features(trt: Any) -> Features:
@@ -41,6 +46,7 @@ def features(trt: Any) -> Features:
         explicit_batch=hasattr(flags, "EXPLICIT_BATCH"),
         strongly_typed=hasattr(flags, "STRONGLY_TYPED"),
         in_place=hasattr(trt.INetworkDefinition, "add_kv_cache_update"),
+        weights=tuple(kind for kind in ("bf16", "int4") if hasattr(trt.DataType, kind.upper())),
     )
 
 

@@ -28,6 +28,9 @@ INT4 = 4e-1
 # of attention by 0.02 or so, its weights by 2 %, and the sum over tokens evens that out: 1 % a layer, of a few layers 2 %.
 INT8_CACHE = 4e-2
 
+# bf16 rounds eight times coarser than fp16.
+BF16 = 8 * FP16
+
 # Ids may differ between two fp32 runs of other shapes only where the two best scores are this close.
 LOGIT_MARGIN = 1e-4
 

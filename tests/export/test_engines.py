@@ -26,6 +26,7 @@ from janus_export.checkpoint import open_checkpoint
 from janus_export.cli import main
 from janus_export.engines import build_engines, profiles_of
 from janus_export.trt_builder import Builder, float_types, pin_types, with_sizes
+from janus_export.trt_weights import bytes_of, interface, rewritten, save
 from janus_runtime.bundle import Bundle
 from janus_runtime.errors import BackendError, BundleError, JanusError
 from janus_runtime.manifest import TensorSpec
@@ -69,17 +70,58 @@ def find(path, **other):
 
 
 @pytest.mark.parametrize("flavour", ["slice", "inplace"])
-def test_every_graph_of_pro_1b_builds(pro, flavour):
-    """At true widths, with every profile; the builder itself refuses a network whose inputs are not all used."""
+def test_every_graph_of_pro_1b_builds(pro, flavour, monkeypatch):
+    """At true widths, with every profile; the builder itself refuses a network whose inputs are not all used.
+
+    A disk with room for just these plans is refused before the first: that some hold their weights twice was reckoned with.
+    """
     folder, key = build_engines(pro, flavour=flavour, **RTX)
     found, read = find(pro)
     assert (found, read) == (folder, key)
     graphs = {name for name in Bundle.open(pro).manifest.graphs if not name.startswith("language_model.")}
     assert set(key.plans) == graphs | {f"language_model.{flavour}"}
-    assert (key.rows, key.piece, key.weights, key.flavour) == ((1, 2, 8, 32), 128, "fp16", flavour)
+    assert (key.rows, key.piece, key.weights, key.flavour) == ((2, 8, 32), 128, "fp16", flavour)
     assert key.lengths == ((1216,) if flavour == "inplace" else (320, 512, 704, 1216))
     for name, plan in key.plans.items():
         assert plan.bytes >= 0.9 * Bundle.open(pro).manifest.graphs[name].weight_bytes, f"{name} holds too little to hold its weights"
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=sum(plan.bytes for plan in key.plans.values())))
+    monkeypatch.setattr(Builder, "build", lambda *arguments: pytest.fail("a build began that the disk has no room for"))
+    with pytest.raises(JanusError, match="GB free, the plans need"):
+        build_engines(pro, flavour=flavour, **RTX)
+
+
+@pytest.mark.parametrize("name", ["language_model.slice", "language_model.inplace", "text_head", "image_head", "image_draw"])
+def test_other_weights_at_true_widths(pro, tmp_path, name):
+    """Their networks are read whole, too; what is packed stays packed in the plan, and bf16 is as large as fp16."""
+    graph, builder = Bundle.open(pro).graph(name), Builder(**RTX)
+    sizes = {"max_length": 320} if name.endswith("inplace") else {}
+    taken = {}
+    for weights in ("fp16", "bf16", "int4"):
+        model, path = rewritten(name, pro / graph.file, weights), pro / graph.file
+        if model:
+            path = tmp_path / f"{name}.onnx"
+            save(model, path)
+        plan = tmp_path / f"{name}.plan"
+        builder.build(path, plan, interface(name, graph, weights), profiles_of(name, (1, 2), (320,), 128), sizes, 0, tmp_path / "t")
+        taken[weights] = plan.stat().st_size
+        if weights == "int4" and model:
+            assert bytes_of(model) < 0.3 * graph.weight_bytes and taken["int4"] < 0.45 * graph.weight_bytes
+    assert taken["bf16"] == pytest.approx(taken["fp16"], rel=0.1)
+    if not name.startswith("image"):
+        assert taken["int4"] < 0.25 * taken["fp16"]
+
+
+def test_plans_of_other_weights_replace_one_another(tiny16):
+    """One kind at a time; what TensorRT read is gone."""
+    whole = None
+    for weights in (None, "bf16", "int4"):
+        folder, key = build_engines(tiny16, **SMALL, weights=weights)
+        assert key.weights == (weights or "fp16") and find(tiny16) == (folder, key)
+        assert {path.suffix for path in folder.iterdir()} == {".plan", ".json"}
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+        whole = whole or key
+        assert dataclasses.replace(key, weights=whole.weights, plans=whole.plans) == whole
+        assert {name: plan.graph_sha256 for name, plan in key.plans.items()} == {n: plan.graph_sha256 for n, plan in whole.plans.items()}
 
 
 def test_polygraphy_finds_every_operator_supported(pro, tmp_path):
@@ -175,7 +217,7 @@ def test_8_6_is_asked_for_fp16_only_where_the_file_has_it(monkeypatch, half, fla
         TacticSource=names(CUBLAS=0, CUBLAS_LT=1, CUDNN=2, EDGE_MASK_CONVOLUTIONS=3), ProfilingVerbosity=names(DETAILED="detailed"),
     )  # fmt: skip
     found = trt_builder.features(old)
-    assert found == trt_builder.Features(explicit_batch=True, strongly_typed=False, in_place=False)
+    assert found == trt_builder.Features(explicit_batch=True, strongly_typed=False, in_place=False, weights=())
     pinned = []
     monkeypatch.setattr(trt_builder, "float_types", lambda network, library: [(None, ["half" if half else "float"])])
     monkeypatch.setattr(trt_builder, "pin_types", lambda network, library: pinned.append(network))
@@ -296,7 +338,6 @@ def test_a_picture_takes_two_rows():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"rows": (1, 3)}, r"row counts \[1, 3\]: a picture takes two rows"),
         ({"rows": (0, 2)}, r"row counts \[0, 2\]: expected numbers of 1"),
         ({"lengths": (1,)}, r"cache lengths \[1\]: expected numbers of 2"),
     ],
@@ -329,6 +370,9 @@ def test_an_input_that_no_output_needs_fails_the_build(tiny16, tmp_path):
     with pytest.raises(JanusError, match="network of more has hidden input float16, expected hidden input float32"):
         build(tiny16 / "text_head.onnx", wrong)
     assert list(tmp_path.glob("*.plan")) == []
+    bf16 = dataclasses.replace(graph, inputs={"hidden": TensorSpec("bfloat16", ("rows", 64))})
+    with pytest.raises(JanusError, match="has hidden input float16, expected hidden input bfloat16"):
+        build(tiny16 / "text_head.onnx", bf16)
 
 
 def test_a_graph_that_is_not_read(tiny16, tmp_path):
@@ -375,7 +419,7 @@ def test_a_build_that_fails_leaves_what_was_there(tiny16, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     failing(monkeypatch, full)
-    with pytest.raises(JanusError, match="is full and nothing of the plans was kept"):
+    with pytest.raises(JanusError, match="is full and nothing of sm-8-9-.* was kept; make room and build again"):
         build_engines(tiny16, **SMALL, flavour="slice")
     assert find(tiny16) == (folder, key) and [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -471,6 +515,20 @@ def test_a_flavour_that_the_library_or_the_bundle_has_not(tiny, tiny16, monkeypa
     (tiny16 / "manifest.json").write_text(dataclasses.replace(manifest, graphs=graphs).to_json())
     with pytest.raises(BundleError, match="has no graph 'language_model.slice'"):
         build_engines(tiny16, **SMALL)
+
+
+@pytest.mark.parametrize("weights", ["fp16", "bf16", "int4"])
+def test_weights_are_made_of_an_fp16_bundles(run, tiny, weights):
+    line = refused(run, tiny, "--weights", weights)
+    assert f"is fp32, expected an fp16 bundle for --weights {weights}" in line and "--precision fp16'" in line
+
+
+def test_weights_that_the_library_has_not(tiny16, monkeypatch):
+    real = trt_builder.features
+    assert real(trt).weights == ("bf16", "int4")
+    monkeypatch.setattr(trt_builder, "features", lambda library: dataclasses.replace(real(library), weights=("bf16",)))
+    with pytest.raises(BackendError, match=r"tensorrt_rtx \S+ has no int4 weights, expected 10.0 or newer; give --weights fp16"):
+        build_engines(tiny16, **SMALL, weights="int4")
 
 
 def test_numbers_that_are_none(run, tiny16):
