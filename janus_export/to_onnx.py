@@ -5,21 +5,26 @@ No weight is in memory here, so a 7B decoder traces in the same space as a tiny 
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 import onnxscript.optimizer
 import torch
+from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from janus_runtime.manifest import WEIGHTS, Graph, Precision, TensorSpec
 
 from .cache import CacheScales, quantise_cache, with_int8_cache
 from .config import JanusConfig
+from .expand import expand
 from .fuse import fuse_residual_norms
 from .graphs import GraphSpec, TensorSpecs
 from .lower import LOWERED, TRACED, lower
+from .modules.attention import Traced
 from .modules.layers import recipes_of
 from .precision import format_of
 from .quantise import quantise_graph
@@ -27,6 +32,8 @@ from .weights import WeightPlan
 
 # Example sizes of the dimensions that vary. All differ and none is 0 or 1, which tracing would take for constants.
 _SIZES = {"rows": 2, "tokens": 3, "max_length": 7, "images": 2}
+# What a flavour's word gives; the names are gone once it is expanded.
+_ATTENDED = ["context", "given_key", "given_value"]
 
 
 def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cache: CacheScales, plan: WeightPlan, folder: Path) -> Graph:
@@ -40,22 +47,10 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cac
     with FakeTensorMode(), _quiet():
         module = spec.build(config, getattr(torch, f)).eval()
         recipes = recipes_of(module)
-        program = torch.onnx.export(
-            module,
-            spec.arrange({name: _example(tensor) for name, tensor in inputs.items()}),
-            dynamo=True,
-            opset_version=max(spec.opset, TRACED),
-            dynamic_shapes=_dynamic_shapes(spec, inputs),
-            input_names=list(inputs),
-            output_names=list(outputs),
-            optimize=False,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model
-    _forget_weights(model, set(recipes))
-    with _quiet():
-        onnxscript.optimizer.optimize(model)
+        model = _traced(module, inputs, list(outputs), spec.opset, spec.arrange)
+        for part in module.modules():
+            if isinstance(part, Traced):
+                expand(model, part.flavour, _traced(_Attend(part), part.tensors, _ATTENDED, spec.opset, _as_list))
     _check_interface(spec.name, model, inputs, outputs)
     _strip(model, spec.name)
     if spec.opset == LOWERED:
@@ -86,17 +81,57 @@ def check_graph(path: Path) -> None:
     onnx.checker.check_model(str(path))
 
 
+def _as_list(named: dict[str, Any]) -> tuple[Any, ...]:
+    return (list(named.values()),)
+
+
+class _Attend(nn.Module):
+    """What a flavour's word stands for, without the flavour's parameters."""
+
+    def __init__(self, attention: Traced) -> None:
+        super().__init__()
+        self.attend = attention.attend
+
+    def forward(self, tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return self.attend(*tensors)
+
+
+def _traced(
+    module: nn.Module,
+    inputs: TensorSpecs,
+    outputs: list[str],
+    opset: int,
+    arrange: Callable[[dict[str, Any]], tuple[Any, ...]],
+) -> ir.Model:
+    """The module as ONNX, tidied, with weights of which only names are known."""
+    program = torch.onnx.export(
+        module,
+        arrange({name: _example(tensor) for name, tensor in inputs.items()}),
+        dynamo=True,
+        opset_version=max(opset, TRACED),
+        dynamic_shapes=_dynamic_shapes(arrange, inputs),
+        input_names=list(inputs),
+        output_names=outputs,
+        optimize=False,
+        verbose=False,
+    )
+    assert program is not None
+    _forget_weights(program.model, {name for name, _ in module.named_parameters()})
+    onnxscript.optimizer.optimize(program.model)
+    return program.model
+
+
 def _example(spec: TensorSpec) -> torch.Tensor:
     shape = [_SIZES[size] if isinstance(size, str) else size for size in spec.shape]
     return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
 
 
-def _dynamic_shapes(spec: GraphSpec, inputs: TensorSpecs) -> tuple[object, ...]:
+def _dynamic_shapes(arrange: Callable[[dict[str, Any]], tuple[Any, ...]], inputs: TensorSpecs) -> tuple[object, ...]:
     dims = {name: torch.export.Dim(name) for name in _SIZES}
     shapes = {
         name: {axis: dims[size] for axis, size in enumerate(tensor.shape) if isinstance(size, str)} for name, tensor in inputs.items()
     }
-    return spec.arrange(shapes)
+    return arrange(shapes)
 
 
 def _forget_weights(model: ir.Model, names: set[str]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from janus_runtime.manifest import DType, TensorSpec
 
 from ..config import TextConfig
+from ..expand import DOMAIN
 from ..recipes import RopeTable
 from .layers import parameter
 
@@ -47,6 +48,38 @@ class Attention(nn.Module):
 
     def prepare(self, own: list[Tensor]) -> list[Tensor]:
         return own
+
+
+class Traced(Attention):
+    """A flavour of many operators: the decoder's trace has one word of ours in every layer, for what `attend` traces to."""
+
+    @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        """What `attend` takes: qkv, key, value, and what `prepare` gives."""
+        raise NotImplementedError
+
+    def attend(self, qkv: Tensor, key: Tensor, value: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Attention`."""
+        raise NotImplementedError
+
+    def forward(self, qkv: Tensor, key: Tensor, value: Tensor, prepared: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        rows, tokens, width = qkv.shape
+        given = (rows, self.num_heads, tokens, self.head_size) if self.gives == "new" else key.shape
+        context, key, value = torch.onnx.ops.symbolic_multi_out(
+            f"{DOMAIN}::{self.flavour}",
+            [qkv, key, value, *prepared],
+            dtypes=[qkv.dtype] * 3,
+            shapes=[(rows, tokens, width // 3), given, given],
+            version=1,
+        )
+        return context, key, value
+
+    def common(self) -> tuple[DType, dict[str, TensorSpec]]:
+        """The dtype of activations, and the tensors that every flavour attends over."""
+        f: DType = str(self.cos.dtype).removeprefix("torch.")  # type: ignore[assignment]
+        cache = TensorSpec(f, ("rows", self.num_heads, "max_length", self.head_size))
+        qkv = TensorSpec(f, ("rows", "tokens", 3 * self.num_heads * self.head_size))
+        return f, {"qkv": qkv, "key": cache, "value": cache}
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[R, S, 3D] -> query, key, value [R, H, S, d]."""
@@ -89,7 +122,7 @@ class GroupQueryCuda(GroupQuery):
     dtype = "float16"
 
 
-class Slice(Attention):
+class Slice(Traced):
     """Plain operators of opset 17. The cache is only read; the caller writes the new keys and values, a slice, into it.
 
     `past_mask` is 0 where a row's cache holds a token and MASKED elsewhere, `new_mask` the same among the new tokens.
@@ -112,7 +145,13 @@ class Slice(Attention):
         # [R, 1, S, d / 2], the same for all heads.
         return [F.embedding(position_ids, self.cos)[:, None], F.embedding(position_ids, self.sin)[:, None], past_mask, new_mask]
 
-    def forward(self, qkv: Tensor, key: Tensor, value: Tensor, prepared: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        f, common = self.common()
+        angles, own = TensorSpec(f, ("rows", 1, "tokens", self.head_size // 2)), self.inputs(f)
+        return {**common, "cos": angles, "sin": angles, "past_mask": own["past_mask"], "new_mask": own["new_mask"]}
+
+    def attend(self, qkv: Tensor, key: Tensor, value: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         cos, sin, past_mask, new_mask = prepared
         query, new_key, new_value = self.split(qkv)
         # Scaled before the product, which in fp16 could overflow; softmax is computed in fp32.
@@ -125,7 +164,7 @@ class Slice(Attention):
         return context.transpose(1, 2).flatten(2), new_key, new_value
 
 
-class InPlace(Attention):
+class InPlace(Traced):
     """Opset 24: `TensorScatter` writes each row's new tokens at `write_indices`, `Attention` sees what `attn_mask` allows.
 
     TensorRT drops the lengths that `Attention` can be given, so the mask says all; it refuses to be told the softmax's precision,
@@ -143,12 +182,21 @@ class InPlace(Attention):
             "attn_mask": TensorSpec("bool", ("rows", 1, "tokens", "max_length")),
         }
 
-    def forward(self, qkv: Tensor, key: Tensor, value: Tensor, prepared: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        position_ids, write_indices, attn_mask = prepared
+    def prepare(self, own: list[Tensor]) -> list[Tensor]:
+        return [self.cos, self.sin, *own]
+
+    @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        f, common = self.common()
+        table = TensorSpec(f, tuple(self.cos.shape))
+        return {**common, "cos": table, "sin": table, **self.inputs(f)}
+
+    def attend(self, qkv: Tensor, key: Tensor, value: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        cos, sin, position_ids, write_indices, attn_mask = prepared
         query, new_key, new_value = self.split(qkv)
 
         def rotated(x: Tensor) -> Tensor:
-            return _onnx("RotaryEmbedding", [x, self.cos, self.sin, position_ids], x, 23)
+            return _onnx("RotaryEmbedding", [x, cos, sin, position_ids], x, 23)
 
         def written(cache: Tensor, new: Tensor) -> Tensor:
             return _onnx("TensorScatter", [cache, new, write_indices], cache, 24, axis=2)
