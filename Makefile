@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 MODEL ?=
 PRECISION ?=
 BUNDLE ?=
+GPU ?=
+, := ,
 OUT ?= engines/$(notdir $(patsubst %/,%,$(MODEL)))
 NANO := engines/janus-nano
 BENCH := build/bench
@@ -20,10 +22,10 @@ help: ## this list
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cpu,export,dev,trt-test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(if $(GPU),gpu$(,)trt,cpu),export,dev,trt-test]'
 	touch $@
 
-setup: $(STAMP) ## make .venv and install everything
+setup: $(STAMP) ## make .venv and install everything; GPU=1 takes ONNX Runtime for CUDA, and TensorRT
 
 demo: $(STAMP) ## draw pictures into out/ with the built-in model and answer a question about one
 	$(BIN)/janus-rt generate "a red circle" "a small blue square left of a green triangle" "three yellow crosses on black" -n 4 --grid --upscale 256 --out out

@@ -22,8 +22,8 @@ STEPS=(
   nano-build:300 nano-verify:120 nano-logits:120 nano-quality:300
   1b-fill:120 1b-build-2:540 1b-verify:180 1b-bench-2:180 1b-rivals-2:360
   7b-fill:240 7b-build-2:540 7b-bench-2:240 7b-rivals-2:480 7b-verify:240
-  1b-build-32:540 1b-bench-32:240 1b-rivals-32:360
   1b-logits:480
+  1b-build-32:540 1b-bench-32:240 1b-rivals-32:360
   1b-build-8:540 1b-bench-8:180 1b-rivals-8:360
   7b-build-32:540 7b-bench-32:300 7b-rivals-32:480
   7b-build-8:540 7b-bench-8:240 7b-rivals-8:480

@@ -60,7 +60,7 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 
 @main.command()
 @click.argument("bundle", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--rows", callback=_numbers, help="Row counts of a step; a picture takes two rows. Default: 2,8,32. An answer's 1 is added.")
+@click.option("--rows", callback=_numbers, help="Row counts of a step; a picture takes two rows. Default: 2,8,32. 2 is always built.")
 @click.option("--lengths", callback=_numbers, help="Cache lengths of a step. Default: 320,512,704,1216.")
 @click.option("--flavour", type=click.Choice(["slice", "inplace"]), help="How the cache is written. Default: inplace where TensorRT can.")
 @click.option(

@@ -7,12 +7,13 @@ n drawn ids a step (R with no guidance, else R / 2).
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakSet
 
 import numpy as np
 
 from .backends.base import Engine
 from .backends.device import Device, DeviceArray, DeviceEngine, Replay
-from .errors import OutOfMemory
+from .errors import BackendError, OutOfMemory
 from .flavours import CACHES, Cache, uploaded
 from .sampling import Floats, Sampler
 
@@ -76,20 +77,34 @@ class Loop:
             "embeds": self.embeds.reshape(n, each, width),
         }
         self._kind = CACHES[engines.language_model.name.split(".")[1]]
-        # A cache is filled from its shorter neighbour, so the two lie in memory of their own.
-        counts = [self._kind.count(graph, rows, length) for length in lengths[-2:]]
-        self._memory = [empty((count,), graph.inputs["past_key_0"].dtype) for count in counts]
-        for memory in self._memory:
-            steps.device.clear(memory)  # a masked place counts for nothing only where it holds a number
+        # A cache is filled from its shorter neighbour, so that neighbours lie in memory of their own: two halves, as large as was needed.
+        self._memory: list[DeviceArray | None] = [None, None]
         self._caches: dict[int, Cache] = {}
         self._replays: dict[int, Replay] = {}
+        self._closed = False
 
     def cache(self, length: int) -> Cache:
-        """The cache of this length; whatever it held, it is somebody else's."""
+        """The cache of this length; whatever it held, it is somebody else's. Raises OutOfMemory."""
         if length not in self._caches:
-            memory = self._memory[(self.lengths.index(length) - len(self.lengths)) % len(self._memory)]
-            self._caches[length] = self._kind(self.steps.device, self.engines.language_model.spec, memory, self.rows, length)
+            graph, half = self.engines.language_model.spec, self.lengths.index(length) % 2
+            memory = self._memory[half]
+            if memory is None or self._kind.count(graph, self.rows, length) > memory.shape[0]:
+                for other in [other for other in self._caches if self.lengths.index(other) % 2 == half]:
+                    del self._caches[other]
+                    self._replays.pop(other, None)
+                memory = self._memory[half] = None
+                memory = self.steps.device.empty((self._kind.count(graph, self.rows, length),), graph.inputs["past_key_0"].dtype)
+                self.steps.device.clear(memory)  # a masked place counts for nothing only where it holds a number
+                self._memory[half] = memory
+            self._caches[length] = self._kind(self.steps.device, graph, memory, self.rows, length)
         return self._caches[length]
+
+    def close(self) -> None:
+        """Frees caches and replays, and refuses further steps."""
+        self._closed = True
+        self._replays.clear()
+        self._caches.clear()
+        self._memory = [None, None]
 
     def set(self, logits: Floats, seeds: list[int], sampler: Sampler, cfg_weight: float | None) -> None:
         """What the next draw starts from: logits [R or fewer, V], a seed for each of n pictures or answers, or fewer."""
@@ -101,17 +116,19 @@ class Loop:
             (padded, self.logits),
             (keys, self.seeds),
             (np.zeros(1, np.int32), self.number),
-            (np.zeros(1, np.int32), self.bad),
             (np.array([sampler.greedy, sampler.top_k, sampler.top_p], np.float64), self.sampling),
             (np.array([1.0 if sampler.greedy else sampler.temperature], np.float32), self.temperature),
             (np.array([cfg_weight or 0.0], np.float32), self.cfg_weight),
         ):
             self.steps.device.upload(values, target)
+        self.steps.device.clear(self.bad)
 
     def draw(self) -> None:
-        """logits -> ids, which go to the log, and embeds."""
+        """logits -> ids, which go to the log, and embeds. Raises BackendError if the model was closed meanwhile."""
+        if self._closed:
+            raise BackendError("this model is closed; load it again")
         kernels = self.steps.device.kernels
-        kernels.check(self.logits, self.active, self.bad)
+        kernels.check(self.logits, self.active, self.number, self.bad)
         kernels.gumbel(self.noise, self.seeds, self.number, self.sampling)
         kernels.keep(self.noise, self.logits, self.cfg_weight, self.temperature, self.sampling)
         self.engines.draw.enqueue(self._draw)
@@ -125,7 +142,7 @@ class Loop:
 
     def step(self, length: int) -> None:
         """logits -> logits, over the cache of this length. The first is done, the others are replays of it."""
-        if length in self._replays:
+        if length in self._replays and not self._closed:
             self._replays[length].launch()
             return
         self._step(length)
@@ -138,10 +155,11 @@ class Loop:
 
 
 class Loops:
-    """Loops that nobody uses just now, kept for their memory and their replays."""
+    """Every loop of a backend: those that a session has, and those that nobody uses just now, kept for their memory and their replays."""
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, int, int], list[Loop]] = {}
+        self._all: WeakSet[Loop] = WeakSet()
         self._closed = False
 
     def take(self, steps: Steps, engines: LoopEngines, rows: int, lengths: tuple[int, ...]) -> Loop:
@@ -149,16 +167,26 @@ class Loops:
         if idle := self._idle.get((engines.draw.name, rows, lengths[-1])):
             return idle.pop()
         try:
-            return Loop(steps, engines, rows, lengths)
+            loop = Loop(steps, engines, rows, lengths)
         except OutOfMemory:
-            self._idle.clear()
-        return Loop(steps, engines, rows, lengths)
+            self.free()
+            loop = Loop(steps, engines, rows, lengths)
+        self._all.add(loop)
+        return loop
 
     def give(self, loop: Loop) -> None:
         if not self._closed:
             self._idle.setdefault((loop.engines.draw.name, loop.rows, loop.lengths[-1]), []).append(loop)
 
+    def free(self) -> None:
+        """Gives the memory of idle loops back."""
+        for loop in [loop for loops in self._idle.values() for loop in loops]:
+            loop.close()
+        self._idle.clear()
+
     def close(self) -> None:
-        """Frees the loops that are idle now, and the others when their sessions end."""
+        """No loop goes on after this, used or not."""
         self._closed = True
+        for loop in list(self._all):
+            loop.close()
         self._idle.clear()

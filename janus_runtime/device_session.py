@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from .backends.base import check_finite
 from .backends.device import Event
 from .device_loop import LoopEngines, Loops, Steps
-from .errors import BackendError
-from .flavours import fitting, uploaded
+from .errors import BackendError, NumericalError
+from .flavours import Cache, fitting, uploaded
 from .noise import Noise
 from .sampling import Floats, Ids, Sampler
 
@@ -45,15 +45,21 @@ class DeviceSession:
                 f"use a smaller --batch-size, or build more with 'janus-export engines DIR --rows {rows}'"
             )
         longest = fitting(steps.lengths, max_length) or steps.lengths[-1]
-        loop = loops.take(steps, engines, built, tuple(length for length in steps.lengths if length <= longest))
+        with steps.device.lock:
+            loop = loops.take(steps, engines, built, tuple(length for length in steps.lengths if length <= longest))
         weakref.finalize(self, loops.give, loop).atexit = False
         self.language_model, self.embed, self.head = engines.language_model, engines.embed, engines.head
         self.max_length = min(max_length, longest)
         self.lengths = np.zeros(built, np.int32)
         self._steps, self._device, self._loop = steps, steps.device, loop
-        self._cache = loop.cache(loop.lengths[0])
+        # Of the shortest length until something is in it.
+        self._length = loop.lengths[0]
         self._dtype = np.dtype(engines.language_model.spec.inputs["embeds"].dtype)
         self._ids_name = next(iter(engines.embed.spec.inputs))
+
+    @property
+    def _cache(self) -> Cache:
+        return self._loop.cache(self._length)
 
     @property
     def rows(self) -> int:
@@ -96,7 +102,9 @@ class DeviceSession:
             queued.popleft().wait()
             each = (time.perf_counter() - began) / (step + 1)
             ahead = int(np.clip(math.ceil(_AHEAD_SECONDS / each), *_AHEAD_STEPS))
-            if loop.host_bad[0]:
+            # The number of the first draw whose logits were none, from 1; later ones may never be asked for.
+            if 0 < loop.host_bad[0] <= step + 1:
+                self._forget()
                 check_finite(self.head.name, np.array([np.nan]), f" after {self.lengths.max()} tokens")
             if step:
                 self.lengths += busy
@@ -177,15 +185,24 @@ class DeviceSession:
         target = fitting(lengths, needed)
         assert target is not None, f"{needed} tokens in a cache of {lengths[-1]}"
         if not self.lengths.any():
-            self._cache = self._loop.cache(target)
-        while self._cache.length < target:
-            longer = self._loop.cache(lengths[lengths.index(self._cache.length) + 1])
-            longer.grow(self._cache)
-            self._cache = longer
+            self._length = target
+        while self._length < target:
+            longer = lengths[lengths.index(self._length) + 1]
+            self._loop.cache(longer).grow(self._cache)
+            self._length = longer
 
     def _logits(self, hidden: Embeds, used: NDArray[np.bool_]) -> Floats:
         """As `Session._logits`."""
         logits: Floats = self.head.run({"hidden": hidden})["logits"]
-        for engine, values in ((self.language_model, hidden), (self.head, logits)):
-            check_finite(engine.name, values[used], f" after {self.lengths.max()} tokens")
+        try:
+            for engine, values in ((self.language_model, hidden), (self.head, logits)):
+                check_finite(engine.name, values[used], f" after {self.lengths.max()} tokens")
+        except NumericalError:
+            self._forget()
+            raise
         return logits
+
+    def _forget(self) -> None:
+        """Zeros where nothing is held: there, keys and values that are no numbers would spoil what comes after them."""
+        with self._device.lock:
+            self._cache.forget(self.lengths)

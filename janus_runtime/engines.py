@@ -68,7 +68,7 @@ class Engines:
     def close(self) -> None:
         with self._lock:
             self._closed = True
+            self.backend.close()
             for engine in self._open.values():
                 engine.close()
             self._open.clear()
-            self.backend.close()

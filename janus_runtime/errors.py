@@ -33,6 +33,11 @@ class Cancelled(JanusError):
     """The caller set the `cancel` event."""
 
 
+def is_out_of_memory(reason: str) -> bool:
+    """Whether a library's error says that it got no memory, in the words that libraries have for it."""
+    return any(words in reason.lower() for words in ("out of memory", "outofmemory", "out_of_memory", "allocate memory"))
+
+
 def first_line(error: BaseException) -> str:
     """A library's error in one line; its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -83,6 +83,14 @@ class Cache:
         row = self.tensors.nbytes // len(self.names) // rows
         self.device.kernels.copy_2d(self.tensors[0][source], self.tensors[0][target], len(self.names), row, rows * row, rows * row)
 
+    def forget(self, lengths: Ids) -> None:
+        """Zeros in the places of each row from lengths [R] on."""
+        tensors, rows, heads, length, size = self.tensors.shape
+        zeros = self.device.empty((tensors, rows, heads, length - int(lengths.min()), size), self.dtype.name)
+        self.device.clear(zeros)
+        counts = (length - lengths).astype(np.int32)
+        self.device.kernels.write_cache(self.tensors, zeros, self._uploaded(lengths), self._uploaded(counts), 0)
+
     def grow(self, source: "Cache") -> None:
         """Takes over what a shorter cache in other memory holds."""
         place, count = self._head_size * self.dtype.itemsize, int(np.prod(self.tensors.shape[:3]))

@@ -131,9 +131,9 @@ class NumpyKernels:
         noise[...] = 0 if greedy else np.stack([gumbel(int(seed), int(step[0]), num_ids) for seed in seeds])
 
     @_kernel
-    def check(logits, active, bad):
-        if not np.isfinite(logits[active != 0]).all():
-            bad[0] = 1
+    def check(logits, active, step, bad):
+        if not bad[0] and not np.isfinite(logits[active != 0]).all():
+            bad[0] = step[0] + 1
 
     @_kernel
     def keep(noise, logits, cfg_weight, temperature, sampling):

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+from pathlib import Path
 from typing import Literal
 
 from ..bundle import Bundle
@@ -15,6 +16,8 @@ BackendName = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 # In the order of `auto`.
 _BACKENDS = {"tensorrt": ("tensorrt", "TensorRt"), "cuda": ("ort_cuda", "OrtCuda"), "cpu": ("ort", "OrtCpu")}
+# The driver's device on Linux.
+_GPU = Path("/dev/nvidia0")
 _log = logging.getLogger("janus_runtime")
 
 
@@ -29,9 +32,9 @@ def open_backend(name: BackendName, bundle: Bundle) -> Backend:
         try:
             return _open(candidate, bundle)
         except BackendError as error:
-            # Whoever built plans expects them to be used.
-            built = candidate == "tensorrt" and (bundle.path / PLANS).is_dir()
-            _log.log(logging.WARNING if built else logging.DEBUG, "not on %s: %s", candidate, error)
+            # Whoever built plans, or has a GPU and a bundle for it, expects them to be used.
+            expected = (bundle.path / PLANS).is_dir() if candidate == "tensorrt" else _GPU.exists() and bundle.manifest.precision != "fp32"
+            _log.log(logging.WARNING if expected else logging.DEBUG, "not on %s: %s", candidate, error)
     return _open("cpu", bundle)
 
 

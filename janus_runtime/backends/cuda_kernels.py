@@ -18,7 +18,7 @@ SOURCE = Path(__file__).with_name("kernels.cu")
 # The parameters of each kernel as `kernels.cu` declares them, without const. Arrays of `void` or `uint4` may be of any dtype.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "gumbel": ("float32*", "uint64*", "int32*", "float64*", "int32"),
-    "check": ("float32*", "int32*", "int32*", "int32"),
+    "check": ("float32*", "int32*", "int32*", "int32*", "int32"),
     "keep": ("float32*", "float32*", "float32*", "float32*", "float64*", "int32", "int32"),
     "record": ("int32*", "int32*", "int32*", "int32", "int32"),
     "write_cache": ("uint4*", "uint4*", "int32*", "int32*", "int32", "int32", "int32", "int32", "int32", "int32", "int32"),
@@ -50,10 +50,10 @@ class CudaKernels:
         _expect("gumbel", seeds=(seeds, (rows,)), step=(step, (1,)), sampling=(sampling, (3,)))
         self._run("gumbel", (_blocks(num_ids, 4 * _THREADS), rows), (_THREADS, 1), noise, seeds, step, sampling, num_ids)
 
-    def check(self, logits: DeviceArray, active: DeviceArray, bad: DeviceArray) -> None:
+    def check(self, logits: DeviceArray, active: DeviceArray, step: DeviceArray, bad: DeviceArray) -> None:
         rows, num_ids = logits.shape
-        _expect("check", active=(active, (rows,)), bad=(bad, (1,)))
-        self._run("check", (_blocks(num_ids, 4 * _THREADS), rows), (_THREADS, 1), logits, active, bad, num_ids)
+        _expect("check", active=(active, (rows,)), step=(step, (1,)), bad=(bad, (1,)))
+        self._run("check", (_blocks(num_ids, 4 * _THREADS), rows), (_THREADS, 1), logits, active, step, bad, num_ids)
 
     def keep(
         self, noise: DeviceArray, logits: DeviceArray, cfg_weight: DeviceArray, temperature: DeviceArray, sampling: DeviceArray

@@ -46,8 +46,8 @@ class Kernels(Protocol):
         `sampling` float64 [3] is greedy (0 or 1), top_k (0 keeps all), top_p (1 keeps all).
         """
 
-    def check(self, logits: DeviceArray, active: DeviceArray, bad: DeviceArray) -> None:
-        """bad int32 [1] becomes 1 if a row of logits fp32 [R, V] that is active int32 [R] holds NaN or Inf; else it stays."""
+    def check(self, logits: DeviceArray, active: DeviceArray, step: DeviceArray, bad: DeviceArray) -> None:
+        """bad int32 [1], if 0, becomes step int32 [1] + 1 where logits fp32 [R, V] of an active int32 [R] row hold NaN or Inf."""
 
     def keep(
         self, noise: DeviceArray, logits: DeviceArray, cfg_weight: DeviceArray, temperature: DeviceArray, sampling: DeviceArray

@@ -36,7 +36,10 @@ class DeviceGraph:
                 for name, spec in self.spec.outputs.items()
             }
             self.enqueue({**tensors, **outputs})
-            return {name: np.ascontiguousarray(self.device.download(array)) for name, array in outputs.items()}
+            results = {name: np.ascontiguousarray(self.device.download(array)) for name, array in outputs.items()}
+            # Memory is given back in the order of work, too, which the lock is for.
+            del tensors, outputs
+            return results
 
 
 class DeviceBackend:
@@ -59,4 +62,8 @@ class DeviceBackend:
         return DeviceSession(self.steps, LoopEngines(*parts), self._loops, rows, max_length)
 
     def close(self) -> None:
-        self._loops.close()
+        """Waits for what is queued: it uses memory of engines, which are closed next."""
+        device = self.steps.device
+        with device.lock:
+            device.event().wait()
+            self._loops.close()

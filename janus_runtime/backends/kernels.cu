@@ -37,12 +37,13 @@ extern "C" __global__ void gumbel(float32* noise, const uint64* seeds, const int
     }
 }
 
-// Blocks of a row (blockIdx.y) share its ids. All who find something write the same 1.
-extern "C" __global__ void check(const float32* logits, const int32* active, int32* bad, int32 num_ids) {
-    if (active[blockIdx.y] == 0) return;
+// Blocks of a row (blockIdx.y) share its ids. All who find something write the same number, unless an earlier step did.
+extern "C" __global__ void check(const float32* logits, const int32* active, const int32* step, int32* bad, int32 num_ids) {
+    const int32 number = step[0] + 1;
+    if (active[blockIdx.y] == 0 || (bad[0] != 0 && bad[0] != number)) return;
     const float32* row = logits + (int64)blockIdx.y * num_ids;
     for (int64 id = (int64)blockIdx.x * blockDim.x + threadIdx.x; id < num_ids; id += (int64)gridDim.x * blockDim.x)
-        if ((__float_as_uint(row[id]) & 0x7F800000u) == 0x7F800000u) bad[0] = 1;
+        if ((__float_as_uint(row[id]) & 0x7F800000u) == 0x7F800000u) bad[0] = number;
 }
 
 // ---- keep: one block a drawn row ----

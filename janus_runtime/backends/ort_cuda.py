@@ -7,7 +7,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..device_loop import Steps
-from ..errors import BackendError, BundleError, OutOfMemory, first_line
+from ..errors import BackendError, BundleError, OutOfMemory, first_line, is_out_of_memory
 from .cuda_device import CudaDevice
 from .device import DeviceArray
 from .device_backend import DeviceBackend, DeviceGraph
@@ -48,6 +48,8 @@ class OrtCuda(DeviceBackend):
         limit = bundle.manifest.language_model.max_length
         lengths = (*(length for length in _LENGTHS if length < limit), limit)
         self.steps = Steps(self._device, None, lengths, limit, lambda work: _Again(work, self._captured))
+        # Whether CUDA's libraries load shows with the first graph: better now, on the smallest, than in the middle of the work.
+        self.load(bundle, min(bundle.manifest.graphs, key=lambda name: bundle.manifest.graphs[name].weight_bytes)).close()
 
     def load(self, bundle: Bundle, graph: str) -> "OrtCudaEngine":
         return OrtCudaEngine(bundle, graph, self._device, self._captured)
@@ -142,6 +144,6 @@ class OrtCudaEngine(DeviceGraph):
 
 def _failed(what: str, error: Exception, kind: type[BackendError] | type[BundleError]) -> BackendError | BundleError:
     reason = first_line(error)
-    if "memory" in reason.lower():
+    if is_out_of_memory(reason):
         return OutOfMemory(f"{what}: {reason}; use a smaller --batch-size, or a GPU with more memory")
     return kind(f"{what}: {reason}; run 'janus-rt verify'")

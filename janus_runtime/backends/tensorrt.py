@@ -7,7 +7,7 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..device_loop import Steps
-from ..errors import BackendError, OutOfMemory
+from ..errors import BackendError, OutOfMemory, is_out_of_memory
 from ..plans import find_plans
 from .cuda_device import CudaDevice
 from .device import DeviceArray
@@ -15,7 +15,7 @@ from .device_backend import DeviceBackend, DeviceGraph
 
 try:
     import tensorrt as trt
-except ImportError as error:
+except (ImportError, OSError, RuntimeError) as error:  # the last two where its libraries are not found
     raise BackendError(f"the tensorrt backend needs TensorRT ({error}); pip install 'janus-rt[trt]'") from None
 
 
@@ -68,7 +68,7 @@ class TensorRt(DeviceBackend):
             engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             reason = self._log.last
-            kind = OutOfMemory if "memory" in reason.lower() else BackendError
+            kind = OutOfMemory if is_out_of_memory(reason) else BackendError
             raise kind(f"{path} cannot be opened: {reason}; the GPU has {self._device.free_bytes / 1e9:.1f} GB free")
         return engine
 
@@ -121,13 +121,21 @@ class TensorRtEngine(DeviceGraph):
     def _make_context(self, index: int) -> Any:
         pointer = self._scratch.ptr
         if hasattr(trt, "ExecutionContextAllocationStrategy"):
-            context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+            context = self._made(self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED))
             context.set_device_memory(pointer, self._scratch.nbytes)
         else:
-            context = self._engine.create_execution_context_without_device_memory()
+            context = self._made(self._engine.create_execution_context_without_device_memory())
             context.device_memory = pointer
         if not context.set_optimization_profile_async(index, self.device.stream_handle):  # type: ignore[attr-defined]
             raise BackendError(f"{self.name}: profile {index} cannot be used: {self._log.last}")
+        return context
+
+    def _made(self, context: Any) -> Any:
+        """TensorRT gives None where it fails."""
+        if context is None:
+            raise OutOfMemory(
+                f"{self.name} cannot be made ready: {self._log.last}; close other programs on this GPU, or use a smaller --batch-size"
+            )
         return context
 
 

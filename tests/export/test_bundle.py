@@ -23,7 +23,6 @@ from janus_export.weights import WeightPlan
 from janus_runtime.bundle import Bundle
 from janus_runtime.errors import JanusError
 
-
 # What is traced soonest, for tests of what comes after.
 QUICK = ("int8", "understanding")
 

@@ -9,7 +9,7 @@ OPERATORS = {
     "Add": f"{F} {INT}", "And": B, "ArgMax": f"{F} {INT}", "Cast": f"{F} {INT} {B}", "Clip": F, "Concat": f"{F} {INT} {B}",
     "Constant": f"{F} {INT} {B}", "ConstantOfShape": "FLOAT", "Conv": F, "Div": f"{F} {INT}", "Equal": f"{F} {INT}", "Erf": F, "Exp": F,
     "Expand": f"{F} {INT} {B}", "Gather": f"{F} {INT} {B}", "Gemm": F, "Greater": f"{F} {INT}", "GreaterOrEqual": f"{F} {INT}",
-    "Identity": f"{F} {INT} {B}", "InstanceNormalization": F, "LayerNormalization": F, "Less": f"{F} {INT}", "Log": F, "MatMul": F,
+    "Identity": f"{F} {INT} {B}", "LayerNormalization": F, "Less": f"{F} {INT}", "Log": F, "MatMul": F,
     "Max": f"{F} {INT}", "Min": f"{F} {INT}", "Mul": f"{F} {INT}", "Neg": f"{F} {INT}", "Not": B, "Or": B, "Pad": f"{F} {INT}", "Pow": F,
     "Range": f"{F} {INT}", "Reciprocal": F, "ReduceL2": F, "ReduceMax": F, "ReduceMean": F, "ReduceSum": F, "Reshape": f"{F} {INT} {B}",
     "Resize": F, "Shape": f"{F} {INT} {B}", "Sigmoid": F, "Slice": f"{F} {INT} {B}", "Softmax": F, "Split": f"{F} {INT} {B}", "Sqrt": F,
@@ -19,7 +19,7 @@ OPERATORS = {
 }  # fmt: skip
 
 # Operator -> which of its inputs must be known when the file is read.
-CONSTANTS = {"Slice": (3,), "Squeeze": (1,), "Unsqueeze": (1,), "Split": (1,), "Clip": (1, 2), "InstanceNormalization": (1, 2)}
+CONSTANTS = {"Slice": (3,), "Squeeze": (1,), "Unsqueeze": (1,), "Split": (1,), "Clip": (1, 2)}
 
 # Inputs and outputs that are shapes, axes or indices and so of integers whatever the operator computes with.
 INDICES = {

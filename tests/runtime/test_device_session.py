@@ -199,7 +199,7 @@ def test_cancel(tiny):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_or_inf_ends_the_draw(tiny, value):
     with opened(tiny) as janus:
-        janus.generate("x")
+        expected = pictures(janus, "x")
         head = janus._engines.backend.graphs["image_head"]
 
         def spoil(tensors):
@@ -211,7 +211,59 @@ def test_nan_or_inf_ends_the_draw(tiny, value):
         with pytest.raises(NumericalError, match="image_head gave NaN or Inf after .* tokens; .*janus-rt verify"):
             janus.generate("x")
         head.after = lambda tensors: None
-        assert len(janus.generate("x")) == 1
+        assert pictures(janus, "x") == expected
+
+
+def test_keys_that_were_no_numbers_spoil_nothing_later(tiny):
+    """Not the same conversation, and not the next session over the same memory."""
+    with opened(tiny, lengths=(160,)) as janus:
+        session, logits = session_of(janus, length=150)
+        noise = Noise([3], logits.shape[1])
+        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, 5.0)]
+        decoder = janus._engines.backend.graphs["language_model.slice"]
+        first = decoder.calls + 4
+
+        def spoil(tensors):
+            if decoder.calls >= first:
+                for name, tensor in tensors.items():
+                    if name.startswith(("new_key", "new_value", "hidden")):
+                        tensor[...] = np.nan
+
+        session.truncate(0, 4), session.truncate(1, 4)
+        decoder.after = spoil
+        with pytest.raises(NumericalError):
+            list(session.draw(logits, 9, Sampler(), noise, 5.0))
+        decoder.after = lambda tensors: None
+        session.truncate(0, 4), session.truncate(1, 4)
+        assert [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, 5.0)] == whole
+
+
+def test_steps_that_nobody_asked_for_may_be_bad(tiny):
+    """The device is ahead; an answer that ends before them is whole."""
+    with opened(tiny, lengths=(160,)) as janus:
+        session, logits = session_of(janus, length=150)
+        noise = Noise([3], logits.shape[1])
+        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, 5.0)]
+        session.truncate(0, 4), session.truncate(1, 4)
+        drawn, host_bad = session.draw(logits, 9, Sampler(), noise, 5.0), session._loop.host_bad
+        got = [next(drawn).tolist()]
+        host_bad[0] = 4  # the fourth draw
+        got += [next(drawn).tolist() for _ in range(2)]
+        assert got == whole[:3]
+        with pytest.raises(NumericalError):
+            next(drawn)
+
+
+def test_nothing_runs_on_a_closed_model(tiny):
+    janus = opened(tiny)
+    session, logits = session_of(janus, length=150)
+    drawn = session.draw(logits, 50, Sampler(), Noise([3], logits.shape[1]), 5.0)
+    next(drawn)
+    janus.close()
+    calls = janus._engines.backend.graphs["language_model.slice"].calls
+    with pytest.raises(BackendError, match="this model is closed; load it again"):
+        list(drawn)
+    assert janus._engines.backend.graphs["language_model.slice"].calls == calls
 
 
 def test_what_idle_rows_compute_does_not_matter(tiny):

@@ -134,7 +134,13 @@ def test_a_run_that_fails(tensorrt):
 
 
 @pytest.mark.parametrize(
-    "reason, kind", [("Version tag does not match", BackendError), ("OutOfMemory: requested 9 GB", OutOfMemory)], ids=["other", "memory"]
+    "reason, kind",
+    [
+        ("Version tag does not match", BackendError),
+        ("an illegal memory access", BackendError),
+        ("OutOfMemory: requested 9 GB", OutOfMemory),
+    ],
+    ids=["other", "illegal", "memory"],
 )
 def test_a_plan_that_does_not_open(tensorrt, tmp_path, reason, kind):
     backend = tensorrt.TensorRt.__new__(tensorrt.TensorRt)

@@ -104,13 +104,16 @@ def test_gumbel_is_zero_where_greedy(run):
 def test_check(run, value, row, place):
     logits = np.zeros((3, 5001), np.float32)
     logits[row, place] = value
-    _, _, bad = run("check", logits, np.array([1, 1, 0], np.int32), np.zeros(1, np.int32))
-    assert bad[0] == (row == 0 and not np.isfinite(value))
+    *_, bad = run("check", logits, np.array([1, 1, 0], np.int32), np.array([41], np.int32), np.zeros(1, np.int32))
+    assert bad[0] == (42 if row == 0 and not np.isfinite(value) else 0)
 
 
-def test_check_leaves_what_was_bad(run):
-    _, _, bad = run("check", np.zeros((1, 8), np.float32), np.ones(1, np.int32), np.ones(1, np.int32))
-    assert bad[0] == 1
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_check_leaves_what_was_bad(run, value):
+    """The first bad step is the one that counts."""
+    logits = np.full((1, 8), value, np.float32)
+    *_, bad = run("check", logits, np.ones(1, np.int32), np.array([9], np.int32), np.array([3], np.int32))
+    assert bad[0] == 3
 
 
 def keep(run, logits, rows, sampling, cfg_weight=5.0, temperature=1.0, **options):
