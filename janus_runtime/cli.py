@@ -316,18 +316,18 @@ def verify(janus: "Janus", as_json: bool, quiet: bool) -> None:
 @click.option("--seconds", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Time to spend, all stages together.")
 @common
 def bench(janus: "Janus", as_json: bool, quiet: bool, rows: int, seconds: float) -> None:
-    """Time a bundle stage by stage, beside the speed of this machine's memory."""
+    """Time a bundle stage by stage, on a CPU beside the speed of its memory. On a GPU these steps go by way of the host, unlike a draw."""
     from .latency import read_bandwidth
 
-    bandwidth = read_bandwidth()
+    bandwidth = read_bandwidth() if janus.backend == "cpu" else None
     if not as_json:
-        click.echo(f"{'stage':20}{'p50':>10}{'p95':>10}{'runs':>7}   of {bandwidth:.1f} GB/s read bandwidth")
+        click.echo(f"{'stage':20}{'p50':>10}{'p95':>10}{'runs':>7}" + (f"   of {bandwidth:.1f} GB/s read bandwidth" if bandwidth else ""))
     for timing in janus.time_stages(rows, seconds):
         if as_json:
             _print_json(janus, stage=timing.stage, rows=rows, p50=timing.p50, p95=timing.p95, runs=timing.runs,
                         reads=timing.reads, gb_per_s=timing.gb_per_s, bandwidth_gb_per_s=bandwidth)  # fmt: skip
         else:
-            share = f"   {timing.gb_per_s:.1f} GB/s, {timing.gb_per_s / bandwidth:.0%}" if timing.reads else ""
+            share = f"   {timing.gb_per_s:.1f} GB/s, {timing.gb_per_s / bandwidth:.0%}" if timing.reads and bandwidth else ""
             click.echo(f"{timing.stage:20}{timing.p50:7.1f} ms{timing.p95:7.1f} ms{timing.runs:7}{share}")
 
 
