@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# GPU=1 at `make setup` holds for the environment from then on.
+GPU ?= $(if $(wildcard $(VENV)/.gpu),1)
+STAMP := $(VENV)/.installed$(if $(GPU),-gpu)
+, := ,
 
 MODEL ?=
 PRECISION ?=
 BUNDLE ?=
-GPU ?=
-, := ,
 OUT ?= engines/$(notdir $(patsubst %/,%,$(MODEL)))
 NANO := engines/janus-nano
 BENCH := build/bench
@@ -22,6 +23,10 @@ help: ## this list
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+ifneq ($(GPU),)
+	$(BIN)/pip uninstall --quiet --yes onnxruntime  # it hides onnxruntime-gpu
+	touch $(VENV)/.gpu
+endif
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(if $(GPU),gpu$(,)trt,cpu),export,dev,trt-test]'
 	touch $@
 
