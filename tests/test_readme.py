@@ -79,6 +79,14 @@ def test_make_export(checkpoints, tmp_path):
     assert result.returncode == 2 and "usage: make export MODEL=" in result.stderr
 
 
+def test_make_setup_for_a_gpu():
+    """Not carried out: TensorRT comes from its vendor's index."""
+    (line,) = [line for line in COMMANDS if line.startswith("make setup")]
+    plain, gpu = make("-n", "setup"), make("-n", *shlex.split(line)[1:])
+    assert plain.stdout == "" or "nothing to be done" in plain.stdout.lower()
+    assert "'.[gpu,trt,export,dev,trt-test]'" in gpu.stdout and "uninstall --quiet --yes onnxruntime" in gpu.stdout
+
+
 def test_make_engines(tmp_path):
     (line,) = [line for line in COMMANDS if line.startswith("make engines")]
     result = make(*shlex.split(line.replace("engines/janus-pro-1b", str(tmp_path)))[1:])
