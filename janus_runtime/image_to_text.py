@@ -50,6 +50,8 @@ class Chat:
         self._load_ms = engines.prepare("text")
         self._session = engines.session("text", rows=1, max_length=max_length)
         self._last: Answer | None = None
+        # A backend may hold less than was asked for.
+        self._longer = "" if self._session.max_length == max_length else "; build longer plans with 'janus-export engines DIR --lengths …'"
         # Length of the cache where the last answer begins.
         self._begin = 0
 
@@ -89,7 +91,7 @@ class Chat:
         if room < 1:
             raise PromptError(
                 f"the conversation would have {self.max_length - room} tokens, the limit is {self.max_length} with at "
-                "least one left for the answer; use fewer pictures or less text, or start a new conversation"
+                f"least one left for the answer; use fewer pictures or less text, or start a new conversation{self._longer}"
             )
         timings, self._load_ms = {"load": self._load_ms}, 0.0
         if pictures:

@@ -289,7 +289,10 @@ def test_a_prompt_longer_than_was_built(tiny):
 
 def test_a_conversation_is_as_long_as_was_built(tiny):
     with opened(tiny, lengths=(32, 48)) as janus:
-        assert janus.chat().max_length == 48
+        chat = janus.chat()
+        assert chat.max_length == 48
+        with pytest.raises(PromptError, match="the limit is 48 .*; build longer plans with 'janus-export engines DIR --lengths"):
+            chat.say("x" * 200)
 
 
 def test_out_of_memory_frees_what_is_idle(tiny):
