@@ -18,7 +18,9 @@ def test_no_kill_leaves_half_a_bundle(run, checkpoints, tmp_path):
     result = run(main, checkpoints("tiny"), "--kills", "2", "--work", tmp_path / "work", "--out", out)
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
-    assert [row["bundle_before"] for row in report["kills"]] == [False, True] and report["weights_after_equal"]
+    # An export may finish before its time: it is in the report and does not count.
+    assert [row["bundle_before"] for row in report["kills"]] == [index % 2 == 1 for index in range(len(report["kills"]))]
+    assert sum(not row["finished"] for row in report["kills"]) == 2 and report["weights_after_equal"]
     assert list((tmp_path / "work").iterdir()) == []
 
 
