@@ -2,7 +2,7 @@
 
 For measuring and testing where real weights cannot be had. Tensors are made and written one at a time; each is a
 function of its HF name and the seed alone, so both layouts hold the same weights. Variances follow fan-in, so that
-activations stay in fp16's range.
+activations stay in fp16's range. JanusFlow has one layout, and its VAE in the folder `vae` beside.
 
     python -m bench.make_checkpoint --model janus-pro-1b --layout original --format bin --out DIR --tokenizer DIR
 """
@@ -20,12 +20,14 @@ import ml_dtypes
 import numpy as np
 from tokenizers import Tokenizer
 
+from bench.flow_layout import FLOW_MODELS, flow_config, flow_tensors, vae_config, vae_tensors
 from bench.published_layouts import MODELS, hf_config, hf_tensors, original_config, original_name
 from bench.tiny_tokenizer import write_tokenizer
-from janus_export.config import JanusConfig
+from janus_export.config import JanusConfig, VaeConfig
 
+ALL_MODELS = {**MODELS, **FLOW_MODELS}
 # Janus-1.3B's template has no role tokens; it is told from Pro by its tokenizer.
-_ROLE_TOKENS = {"janus-1.3b": False}
+_ROLE_TOKENS = {"janus-1.3b": False, **dict.fromkeys(FLOW_MODELS, False)}
 _DTYPES = {"bf16": np.dtype(ml_dtypes.bfloat16), "fp16": np.dtype(np.float16), "fp32": np.dtype(np.float32)}
 _TORCH_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _SAFETENSORS_NAMES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -53,7 +55,8 @@ def random_tensor(name: str, shape: tuple[int, ...], config: JanusConfig, seed: 
         return 1 + np.float32(0.1) * values
     if name.endswith("bias"):
         return np.float32(0.05) * values
-    if "embed" in name and "patch" not in name or "quantize" in name:
+    table = "embed" in name and "patch" not in name and "time_embed" not in name and "mapper" not in name
+    if table or "quantize" in name:
         return values * np.float32(0.1 if "position" in name else 1)
     gain = 1.0
     if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -74,28 +77,34 @@ def hf_entries(config: JanusConfig) -> list[Entry]:
 
 def original_entries(config: JanusConfig) -> list[Entry]:
     """The same tensors under original names, qkv fused, with the dead tensors that real checkpoints carry."""
-    shapes = hf_tensors(config)
-    entries = []
-    for name, shape in shapes.items():
-        if ".self_attn.q_proj." in name and name.startswith("model.vision_model"):
-            parts = tuple((name.replace("q_proj", part), shape) for part in ("q_proj", "k_proj", "v_proj"))
-            fused = name.replace("self_attn.q_proj", "attn.qkv")
-            entries.append(Entry(original_name(fused), (3 * shape[0], *shape[1:]), parts))
-        elif ".self_attn.k_proj." in name or ".self_attn.v_proj." in name:
-            if not name.startswith("model.vision_model"):
-                entries.append(Entry(original_name(name), shape, ((name, shape),)))
-        elif name.endswith("position_embedding.weight"):
-            entries.append(Entry(original_name(name), (1, *shape), ((name, shape),)))
-        else:
-            entries.append(Entry(original_name(name), shape, ((name, shape),)))
     width = config.vision.hidden_size
-    for name, shape in (
-        ("vision_model.vision_tower.attn_pool.latent", (1, 1, width)),
-        ("vision_model.vision_tower.attn_pool.q.weight", (width, width)),
-        ("gen_vision_model.quantize.codebook_used", (65536,)),
-    ):
-        entries.append(Entry(name, shape, ((name, shape),)))
+    if config.flow:
+        entries, tower = _fused(flow_tensors(config)), "vision_und_enc_model"
+    else:
+        entries, tower = _fused({original_name(name): (shape, name) for name, shape in hf_tensors(config).items()}), "vision_model"
+        entries.append(Entry("gen_vision_model.quantize.codebook_used", (65536,), (("codebook_used", (65536,)),)))
+    for name, shape in (("latent", (1, 1, width)), ("q.weight", (width, width))):
+        entries.append(Entry(f"{tower}.vision_tower.attn_pool.{name}", shape, ((f"attn_pool.{name}", shape),)))
     return entries
+
+
+def _fused(tensors: dict[str, tuple[tuple[int, ...], str]]) -> list[Entry]:
+    """Original name -> shape and HF name, as entries: the vision tower's qkv in one, its positions with a leading 1."""
+    entries = []
+    for name, (shape, hf) in tensors.items():
+        tower = hf.startswith("model.vision_model")
+        if tower and ".self_attn.q_proj." in hf:
+            parts = tuple((hf.replace("q_proj", part), shape) for part in ("q_proj", "k_proj", "v_proj"))
+            entries.append(Entry(name.replace("self_attn.q_proj", "attn.qkv"), (3 * shape[0], *shape[1:]), parts))
+        elif hf.endswith("position_embedding.weight"):
+            entries.append(Entry(name, (1, *shape), ((hf, shape),)))
+        elif not (tower and (".self_attn.k_proj." in hf or ".self_attn.v_proj." in hf)):
+            entries.append(Entry(name, shape, ((hf, shape),)))
+    return entries
+
+
+def vae_entries(vae: VaeConfig) -> list[Entry]:
+    return [Entry(name, shape, ((f"vae.{name}", shape),)) for name, shape in vae_tensors(vae).items()]
 
 
 def shards(entries: list[Entry], itemsize: int, limit: int) -> Iterator[list[Entry]]:
@@ -147,8 +156,9 @@ def make_checkpoint(
     seed: int = 0, shard_bytes: int = 10_000_000_000,
 ) -> Path:  # fmt: skip
     """Writes the folder `out` and returns it."""
-    config = MODELS[model]
+    config = ALL_MODELS[model]
     out.mkdir(parents=True)
+    layout = "original" if config.flow else layout
     entries = hf_entries(config) if layout == "hf" else original_entries(config)
     stem, write = ("model", write_safetensors) if format == "safetensors" else ("pytorch_model", write_bin)
     suffix = "safetensors" if format == "safetensors" else "bin"
@@ -172,13 +182,19 @@ def make_checkpoint(
             if path.name != "config.json":
                 shutil.copyfile(path, out / path.name)
     placeholder = Tokenizer.from_file(str(out / "tokenizer.json")).token_to_id("<image_placeholder>")
-    raw = {**hf_config(config), "image_token_id": placeholder} if layout == "hf" else original_config(config)
+    if config.flow:
+        raw = flow_config(config)
+        (out / "vae").mkdir()
+        write_safetensors(out / "vae" / "diffusion_pytorch_model.safetensors", vae_entries(config.flow.vae), config, "fp32", seed)
+        (out / "vae" / "config.json").write_text(json.dumps(vae_config(config.flow.vae), indent=1))
+    else:
+        raw = {**hf_config(config), "image_token_id": placeholder} if layout == "hf" else original_config(config)
     (out / "config.json").write_text(json.dumps(raw, indent=1))
     return out
 
 
 @click.command()
-@click.option("--model", type=click.Choice(list(MODELS)), required=True)
+@click.option("--model", type=click.Choice(list(ALL_MODELS)), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--layout", type=click.Choice(["hf", "original"]), default="original", show_default=True)
 @click.option("--format", type=click.Choice(["safetensors", "bin"]), default="safetensors", show_default=True)

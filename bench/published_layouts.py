@@ -3,6 +3,8 @@
 Written from the published checkpoints, not from the exporter's rules, which the tests check against this.
 """
 
+from dataclasses import replace
+
 from janus_export.config import JanusConfig, TextConfig, VisionConfig, VQConfig
 
 _SIGLIP_L = VisionConfig(1024, 4096, 24, 16, 384, 16, 1e-6, 2)
@@ -169,7 +171,7 @@ def hf_config(config: JanusConfig) -> dict:
         "model_type": "janus",
         "tie_word_embeddings": False,
         "random_weights": True,
-        "text_config": {"model_type": "llama", **_llama(text), "head_dim": text.head_size},
+        "text_config": {"model_type": "llama", **llama_config(text), "head_dim": text.head_size},
         "vision_config": {
             "model_type": "janus_vision_model",
             "hidden_size": vision.hidden_size,
@@ -201,30 +203,12 @@ def hf_config(config: JanusConfig) -> dict:
 def original_config(config: JanusConfig) -> dict:
     """As published, with sizes spelled out beside the names so that small models can be stated too."""
     text, vision, vq = config.text, config.vision, config.vq
-    named = "siglip_large_patch16_384" if vision == _SIGLIP_L else "spelled out"
-    sizes = {
-        "width": vision.hidden_size,
-        "layers": vision.num_layers,
-        "heads": vision.num_heads,
-        "patch_size": vision.patch_size,
-        "mlp_ratio": vision.mlp_size / vision.hidden_size,
-    }
     return {
         "architectures": ["MultiModalityCausalLM"],
         "model_type": "multi_modality",
         "random_weights": True,
-        "language_config": _llama(text),
-        "vision_config": {
-            "cls": "CLIPVisionTower",
-            "model_type": "vision",
-            "params": {
-                "image_size": vision.image_size,
-                "model_name": named,
-                "select_feature": "same",
-                "select_layer": -1,
-                **({} if vision == _SIGLIP_L else sizes),
-            },
-        },
+        "language_config": llama_config(text),
+        "vision_config": {**tower_config(vision), "model_type": "vision"},
         "aligner_config": _projector("aligner", vision.aligner_depth, vision.hidden_size, text.hidden_size),
         "gen_vision_config": {
             "cls": "VQ-16",
@@ -253,12 +237,33 @@ def original_config(config: JanusConfig) -> dict:
     }
 
 
+def tower_config(vision: VisionConfig) -> dict:
+    sizes = {
+        "width": vision.hidden_size,
+        "layers": vision.num_layers,
+        "heads": vision.num_heads,
+        "patch_size": vision.patch_size,
+        "mlp_ratio": vision.mlp_size / vision.hidden_size,
+    }
+    published = replace(vision, aligner_depth=_SIGLIP_L.aligner_depth) == _SIGLIP_L
+    return {
+        "cls": "CLIPVisionTower",
+        "params": {
+            "image_size": vision.image_size,
+            "model_name": "siglip_large_patch16_384" if published else "spelled out",
+            "select_feature": "same",
+            "select_layer": -1,
+            **({} if published else sizes),
+        },
+    }
+
+
 def _projector(kind: str, depth: int, inputs: int, outputs: int) -> dict:
     params = {"depth": depth, "input_dim": inputs, "n_embed": outputs, "projector_type": "mlp_gelu"}
     return {"cls": "MlpProjector", "model_type": kind, "params": params}
 
 
-def _llama(text: TextConfig) -> dict:
+def llama_config(text: TextConfig) -> dict:
     return {
         "model_type": "llama",
         "vocab_size": text.vocab_size,

@@ -6,13 +6,9 @@ What this export does not build (another activation, scaled RoPE, …) is refuse
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from janus_runtime.errors import JanusError
+from .section import MOST_LAYERS, CheckpointError, Section
 
 Layout = Literal["multi_modality", "hf"]
-
-
-class CheckpointError(JanusError):
-    """A checkpoint that is missing, incomplete or of an architecture that this export does not know."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +68,54 @@ class VQConfig:
 
 
 @dataclass(frozen=True)
+class VaeConfig:
+    """The decoder half of an SDXL `AutoencoderKL`: `widths` from pixels to latents, `num_res_blocks` as its config counts them."""
+
+    latent_channels: int
+    widths: tuple[int, ...]
+    num_res_blocks: int
+    scaling_factor: float
+
+    @property
+    def factor(self) -> int:
+        return 1 << (len(self.widths) - 1)
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """What JanusFlow draws with instead of a VQ tokenizer: a shallow UViT on both sides of the decoder, and the VAE of its latents.
+
+    `grid` tokens a side, each a patch of `stride` latents a side. `channels` of the UViT's encoder; its decoder's blocks are twice
+    as wide, `channels` of the decoder's own beside the encoder's.
+    """
+
+    channels: int
+    kernel: int
+    stride: int
+    encoder_blocks: int
+    decoder_blocks: int
+    norm_eps: float
+    grid: int
+    vae: VaeConfig
+
+    @property
+    def latent_size(self) -> int:
+        return self.grid * self.stride
+
+    @property
+    def image_size(self) -> int:
+        return self.latent_size * self.vae.factor
+
+
+@dataclass(frozen=True)
 class JanusConfig:
+    """`vq` of Janus and Janus-Pro, `flow` of JanusFlow: one of the two."""
+
     layout: Layout
     text: TextConfig
     vision: VisionConfig
-    vq: VQConfig
+    vq: VQConfig | None = None
+    flow: FlowConfig | None = None
 
 
 # Sizes behind the names that the original layout states instead of numbers (siglip_vit.py, vq_model.py).
@@ -86,111 +125,144 @@ _SIGLIP: dict[str, dict[str, Any]] = {
 _VQ: dict[str, dict[str, Any]] = {"VQ-16": {"z_channels": 256, "ch": 128, "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2}}
 
 
-# Ten times what any member has; a number beyond it is a mistake that would take long to find otherwise.
-_MOST_LAYERS = 300
+def is_flow(raw: dict[str, Any]) -> bool:
+    """Both kinds of checkpoint have the same model_type and architecture; JanusFlow's has other parts."""
+    return raw.get("model_type") == "multi_modality" and "vision_gen_enc_config" in raw
 
 
-class _Section:
-    """An object inside config.json. Every getter raises CheckpointError with the field's full name."""
-
-    def __init__(self, raw: object, where: str = "") -> None:
-        if not isinstance(raw, dict):
-            raise CheckpointError(f"config.json: {where or 'the file'} is {raw!r:.60}; expected an object")
-        self.raw: dict[str, Any] = raw
-        self.where = where
-
-    def name(self, key: str) -> str:
-        return f"{self.where}.{key}" if self.where else key
-
-    def get(self, key: str, default: object = None) -> Any:
-        value = self.raw.get(key, default)
-        if value is None:
-            raise CheckpointError(f"config.json has no {self.name(key)}; is the file complete?")
-        return value
-
-    def section(self, key: str, beneath: dict[str, Any] | None = None) -> "_Section":
-        """The object under `key`, with fields that it does not state taken from `beneath`."""
-        inner = _Section(self.get(key), self.name(key))
-        inner.raw = {**(beneath or {}), **inner.raw}
-        return inner
-
-    def integer(self, key: str, default: int | None = None, most: int = 2**31 - 1) -> int:
-        value = self.get(key, default)
-        if type(value) is not int or not 1 <= value <= most:
-            raise CheckpointError(f"config.json: {self.name(key)} is {value!r:.60}; expected a whole number from 1 to {most}")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self.get(key, default)
-        if type(value) not in (int, float) or not 0 < value < 1e9:
-            raise CheckpointError(f"config.json: {self.name(key)} is {value!r:.60}; expected a number above 0")
-        return float(value)
-
-    def integers(self, key: str, default: list[int] | None = None) -> tuple[int, ...]:
-        values = self.get(key, default)
-        if not isinstance(values, list) or not values or not all(type(v) is int and 1 <= v < 2**15 for v in values):
-            raise CheckpointError(f"config.json: {self.name(key)} is {values!r:.60}; expected a list of whole numbers above 0")
-        return tuple(values)
-
-    def expect(self, key: str, expected: object) -> None:
-        """What is not stated is what we expect."""
-        got = self.raw.get(key)
-        if got is not None and got != expected:
-            raise CheckpointError(f"config.json: {self.name(key)} is {got!r:.60}; this export builds {expected!r} only")
-
-
-def parse_config(raw: dict[str, Any]) -> JanusConfig:
-    """config.json -> JanusConfig. Raises CheckpointError naming the field that does not fit."""
+def parse_config(raw: dict[str, Any], vae: dict[str, Any] | None = None) -> JanusConfig:
+    """config.json -> JanusConfig; of JanusFlow also its VAE's config.json. Raises CheckpointError naming the field that does not fit."""
     kind = raw.get("model_type")
-    if kind == "multi_modality" and "vision_gen_enc_config" in raw:
-        raise CheckpointError("this is a JanusFlow checkpoint; this version exports Janus and Janus-Pro")
     if kind not in ("multi_modality", "janus"):
         raise CheckpointError(f"config.json has model_type {kind!r:.60}; expected 'multi_modality' (original) or 'janus' (HF)")
-    config = _original(_Section(raw)) if kind == "multi_modality" else _hf(_Section(raw))
+    if is_flow(raw):
+        config = _flow(Section(raw), parse_vae(vae or {}))
+    else:
+        config = _original(Section(raw)) if kind == "multi_modality" else _hf(Section(raw))
     _check(config)
     return config
 
 
-def _original(raw: _Section) -> JanusConfig:
-    vision = raw.section("vision_config")
+def _flow(raw: Section, vae: VaeConfig) -> JanusConfig:
+    """Defaults are those of the published classes (uvit.py), under which a config that is silent would be built."""
+    encoder, decoder = raw.section("vision_gen_enc_config"), raw.section("vision_gen_dec_config")
+    encoder.expect("cls", "ShallowUViTEncoder")
+    decoder.expect("cls", "ShallowUViTDecoder")
+    encoder, decoder = encoder.section("params"), decoder.section("params")
+    text = _text(raw.section("language_config"), tied=False)
+    vision = _tower(raw.section("vision_und_enc_config"), aligner_depth=1)
+    widths, stride = encoder.integers("block_out_channels", [768]), encoder.integer("stride", 4)
+    kernel = encoder.integer("kernel_size", 7)
+    for section, key, expected in (
+        (encoder, "use_mid_block", True),
+        (decoder, "use_mid_block", True),
+        (encoder, "use_bias", True),
+        (decoder, "use_bias", True),
+        (encoder, "padding", kernel - stride),
+    ):
+        section.expect(key, expected)
+    for what, got, expected in (
+        ("vision_gen_enc_config.params.block_out_channels", len(widths), 1),
+        ("vision_gen_dec_config.params.block_out_channels", decoder.integers("block_out_channels", [768]), widths),
+        ("vision_gen_dec_config.params.in_channels", decoder.integer("in_channels", 768), widths[0]),
+        ("vision_gen_enc_config.params.input_channels", encoder.integer("input_channels", 3), vae.latent_channels),
+        ("vision_gen_dec_config.params.out_channels", decoder.integer("out_channels", 3), vae.latent_channels),
+        ("vision_gen_enc_config.params.hidden_size", encoder.integer("hidden_size", 2048), text.hidden_size),
+        ("vision_gen_dec_config.params.hidden_size", decoder.integer("hidden_size", 2048), text.hidden_size),
+        # One un-patching by two: what a stride of two needs.
+        ("vision_gen_dec_config.params.upsamples", decoder.integer("upsamples", 2), 1),
+        ("vision_gen_enc_config.params.stride", stride, 2),
+        ("vision_gen_dec_config.params.norm_eps", decoder.number("norm_eps", 1e-6), encoder.number("norm_eps", 1e-6)),
+    ):
+        if got != expected:
+            raise CheckpointError(f"config.json: {what} is {got!r:.40}; this export, with this VAE, builds {expected!r:.40} only")
+    return JanusConfig(
+        "multi_modality",
+        text,
+        vision,
+        flow=FlowConfig(
+            channels=widths[0],
+            kernel=kernel,
+            stride=stride,
+            encoder_blocks=encoder.integer("layers_in_middle", 2, MOST_LAYERS),
+            decoder_blocks=decoder.integer("layers_in_middle", 2, MOST_LAYERS),
+            norm_eps=encoder.number("norm_eps", 1e-6),
+            # Pictures are drawn at the size they are seen at.
+            grid=max(vision.image_size // (vae.factor * stride), 1),
+            vae=vae,
+        ),
+    )
+
+
+def parse_vae(raw: dict[str, Any]) -> VaeConfig:
+    """A diffusers `AutoencoderKL`'s config.json. Raises CheckpointError."""
+    vae = Section(raw)
+    vae.where = "of the VAE"
+    if raw.get("_class_name") != "AutoencoderKL":
+        raise CheckpointError(f"the VAE's config.json has _class_name {raw.get('_class_name')!r:.60}; expected 'AutoencoderKL', as SDXL's")
+    widths = vae.integers("block_out_channels")
+    for key, expected in (
+        ("act_fn", "silu"),
+        ("norm_num_groups", 32),
+        ("out_channels", 3),
+        ("mid_block_add_attention", True),
+        ("use_post_quant_conv", True),
+        ("up_block_types", ["UpDecoderBlock2D"] * len(widths)),
+        ("shift_factor", 0.0),
+    ):
+        vae.expect(key, expected)
+    return VaeConfig(
+        latent_channels=vae.integer("latent_channels"),
+        widths=widths,
+        num_res_blocks=vae.integer("layers_per_block", most=MOST_LAYERS),
+        scaling_factor=vae.number("scaling_factor"),
+    )
+
+
+def _tower(vision: Section, aligner_depth: int) -> VisionConfig:
     vision = vision.section("params", _SIGLIP.get(str(vision.section("params").raw.get("model_name"))))
+    vision.expect("select_layer", -1)
+    width = vision.integer("width")
+    return VisionConfig(
+        hidden_size=width,
+        mlp_size=int(width * vision.number("mlp_ratio")),
+        num_layers=vision.integer("layers", most=MOST_LAYERS),
+        num_heads=vision.integer("heads"),
+        image_size=vision.integer("image_size"),
+        patch_size=vision.integer("patch_size"),
+        norm_eps=1e-6,
+        aligner_depth=aligner_depth,
+    )
+
+
+def _original(raw: Section) -> JanusConfig:
     vq = raw.section("gen_vision_config")
     vq = vq.section("params", _VQ.get(str(vq.raw.get("cls"))))
     head = raw.section("gen_head_config").section("params")
     aligner, gen_aligner = (raw.section(name).section("params") for name in ("aligner_config", "gen_aligner_config"))
-    vision.expect("select_layer", -1)
     for projector in (aligner, gen_aligner):
         projector.expect("projector_type", "mlp_gelu")
-    width, size, multipliers = vision.integer("width"), vision.integer("image_size"), vq.integers("ch_mult")
+    vision, multipliers = _tower(raw.section("vision_config"), aligner.integer("depth", most=MOST_LAYERS)), vq.integers("ch_mult")
     return JanusConfig(
         "multi_modality",
         _text(raw.section("language_config"), tied=False),
-        VisionConfig(
-            hidden_size=width,
-            mlp_size=int(width * vision.number("mlp_ratio")),
-            num_layers=vision.integer("layers", most=_MOST_LAYERS),
-            num_heads=vision.integer("heads"),
-            image_size=size,
-            patch_size=vision.integer("patch_size"),
-            norm_eps=1e-6,
-            aligner_depth=aligner.integer("depth", most=_MOST_LAYERS),
-        ),
+        vision,
         VQConfig(
             num_ids=vq.integer("image_token_size"),
             code_size=vq.integer("n_embed"),
             latent_channels=vq.integer("z_channels"),
             base_channels=vq.integer("ch"),
             multipliers=multipliers,
-            num_res_blocks=vq.integer("num_res_blocks", most=_MOST_LAYERS),
-            aligner_depth=gen_aligner.integer("depth", most=_MOST_LAYERS),
+            num_res_blocks=vq.integer("num_res_blocks", most=MOST_LAYERS),
+            aligner_depth=gen_aligner.integer("depth", most=MOST_LAYERS),
             head_size=head.integer("image_token_embed"),
             # Pictures are drawn at the size they are seen at.
-            grid=max(size >> (len(multipliers) - 1), 1),
+            grid=max(vision.image_size >> (len(multipliers) - 1), 1),
         ),
     )
 
 
-def _hf(raw: _Section) -> JanusConfig:
+def _hf(raw: Section) -> JanusConfig:
     vision, vq = raw.section("vision_config"), raw.section("vq_config")
     for section, key, expected in (
         (vision, "hidden_act", "gelu"),
@@ -209,12 +281,12 @@ def _hf(raw: _Section) -> JanusConfig:
         VisionConfig(
             hidden_size=width,
             mlp_size=int(width * vision.number("mlp_ratio", 4.0)),
-            num_layers=vision.integer("num_hidden_layers", 24, _MOST_LAYERS),
+            num_layers=vision.integer("num_hidden_layers", 24, MOST_LAYERS),
             num_heads=vision.integer("num_attention_heads", 16),
             image_size=size,
             patch_size=patch,
             norm_eps=vision.number("layer_norm_eps", 1e-6),
-            aligner_depth=vision.integer("depth", 2, _MOST_LAYERS),
+            aligner_depth=vision.integer("depth", 2, MOST_LAYERS),
         ),
         VQConfig(
             num_ids=vq.integer("num_embeddings", 16384),
@@ -222,8 +294,8 @@ def _hf(raw: _Section) -> JanusConfig:
             latent_channels=vq.integer("latent_channels", 256),
             base_channels=vq.integer("base_channels", 128),
             multipliers=vq.integers("channel_multiplier", [1, 1, 2, 2, 4]),
-            num_res_blocks=vq.integer("num_res_blocks", 2, _MOST_LAYERS),
-            aligner_depth=vq.integer("num_hidden_layers", 2, _MOST_LAYERS),
+            num_res_blocks=vq.integer("num_res_blocks", 2, MOST_LAYERS),
+            aligner_depth=vq.integer("num_hidden_layers", 2, MOST_LAYERS),
             head_size=vq.integer("projection_dim", 2048),
             # transformers derives the grid from the vision tower, whatever the file says.
             grid=max(size // patch, 1),
@@ -231,7 +303,7 @@ def _hf(raw: _Section) -> JanusConfig:
     )
 
 
-def _text(llama: _Section, tied: bool) -> TextConfig:
+def _text(llama: Section, tied: bool) -> TextConfig:
     """Defaults are LlamaConfig's: the original config.json is silent on some fields, Pro-7B's on most."""
     heads, width = llama.integer("num_attention_heads", 32), llama.integer("hidden_size", 4096)
     for key, expected in (
@@ -242,14 +314,14 @@ def _text(llama: _Section, tied: bool) -> TextConfig:
         ("head_dim", width // heads),
     ):
         llama.expect(key, expected)
-    rope = _Section(llama.raw.get("rope_parameters") or llama.raw.get("rope_scaling") or {}, llama.name("rope_parameters"))
+    rope = Section(llama.raw.get("rope_parameters") or llama.raw.get("rope_scaling") or {}, llama.name("rope_parameters"))
     for key in ("rope_type", "type"):
         rope.expect(key, "default")
     return TextConfig(
         vocab_size=llama.integer("vocab_size", 32000),
         hidden_size=width,
         mlp_size=llama.integer("intermediate_size", 11008),
-        num_layers=llama.integer("num_hidden_layers", 32, _MOST_LAYERS),
+        num_layers=llama.integer("num_hidden_layers", 32, MOST_LAYERS),
         num_heads=heads,
         max_length=llama.integer("max_position_embeddings", 2048),
         rope_theta=rope.number("rope_theta", llama.number("rope_theta", 10000.0)),
@@ -259,15 +331,16 @@ def _text(llama: _Section, tied: bool) -> TextConfig:
 
 
 def _check(config: JanusConfig) -> None:
-    text, vision, vq = config.text, config.vision, config.vq
+    text, vision, drawn = config.text, config.vision, config.vq or config.flow
+    widths = [config.vq.base_channels * m for m in config.vq.multipliers] if config.vq else list(config.flow.vae.widths)
     for what, good in (
         (f"hidden size {text.hidden_size} and {text.num_heads} heads", text.hidden_size % text.num_heads == 0),
         # GroupQueryAttention of ONNX Runtime rotates heads of multiples of 16 only.
         (f"head size {text.head_size} and multiples of 16", text.head_size > 0 and text.head_size % 16 == 0),
         (f"vision width {vision.hidden_size} and {vision.num_heads} heads", vision.hidden_size % vision.num_heads == 0),
         (f"image size {vision.image_size} and patch size {vision.patch_size}", vision.image_size % vision.patch_size == 0),
-        (f"VQ widths {vq.base_channels} x {vq.multipliers} and 32 groups", all(vq.base_channels * m % 32 == 0 for m in vq.multipliers)),
-        (f"drawn size {vq.image_size} and seen size {vision.image_size}", vq.image_size == vision.image_size),
+        (f"{'VQ' if config.vq else 'VAE'} widths {widths} and 32 groups", all(width % 32 == 0 for width in widths)),
+        (f"drawn size {drawn.image_size} and seen size {vision.image_size}", drawn.image_size == vision.image_size),
     ):
         if not good:
             raise CheckpointError(f"config.json: {what} do not fit each other")

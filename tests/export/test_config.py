@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.flow_layout import FLOW_MODELS, flow_config, vae_config
 from bench.published_layouts import MODELS, hf_config, original_config
 from janus_export.config import CheckpointError, parse_config
 
@@ -46,7 +47,6 @@ HF, ORIGINAL = hf_config(MODELS["tiny"]), original_config(MODELS["tiny"])
     [
         ({}, "model_type None; expected 'multi_modality'"),
         (edited(HF, "model_type", "llama"), "model_type 'llama'"),
-        ({**ORIGINAL, "vision_gen_enc_config": {}}, "this is a JanusFlow checkpoint"),
         (edited(HF, "text_config.hidden_act", "gelu"), "text_config.hidden_act is 'gelu'; this export builds 'silu' only"),
         (edited(HF, "text_config.num_key_value_heads", 2), "text_config.num_key_value_heads is 2; this export builds 4 only"),
         (edited(HF, "text_config.rope_parameters", {"rope_type": "yarn"}), "text_config.rope_parameters.rope_type is 'yarn'"),
@@ -62,7 +62,7 @@ HF, ORIGINAL = hf_config(MODELS["tiny"]), original_config(MODELS["tiny"])
         (edited(ORIGINAL, "vision_config.params.image_size", 72), "patch size 16 do not fit"),
         (edited(HF, "vision_config.use_qk_norm", True), "use_qk_norm is True"),
         (edited(HF, "vq_config.double_latent", True), "double_latent is True"),
-        (edited(HF, "vq_config.base_channels", 48), "VQ widths 48"),
+        (edited(HF, "vq_config.base_channels", 48), "VQ widths .48"),
         (edited(ORIGINAL, "vision_config.params.select_layer", -2), "select_layer is -2"),
         (
             edited(ORIGINAL, "vision_config.params", {"image_size": 384, "model_name": "siglip_so400m"}),
@@ -74,6 +74,43 @@ HF, ORIGINAL = hf_config(MODELS["tiny"]), original_config(MODELS["tiny"])
 def test_what_is_not_built_is_refused_by_name(raw, message):
     with pytest.raises(CheckpointError, match=message):
         parse_config(raw)
+
+
+@pytest.mark.parametrize("model", list(FLOW_MODELS))
+def test_janusflow_and_its_vae(model):
+    config = FLOW_MODELS[model]
+    assert parse_config(flow_config(config), vae_config(config.flow.vae)) == config
+
+
+FLOW, VAE = flow_config(FLOW_MODELS["tiny-flow"]), vae_config(FLOW_MODELS["tiny-flow"].flow.vae)
+TOWER = FLOW["vision_und_enc_config"]["params"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "vae", "message"),
+    [
+        (FLOW, {}, "the VAE's config.json has _class_name None; expected 'AutoencoderKL'"),
+        (FLOW, {**VAE, "act_fn": "gelu"}, "of the VAE.act_fn is 'gelu'"),
+        (FLOW, {**VAE, "latent_channels": 16}, "input_channels is 4; this export, with this VAE, builds 16 only"),
+        (FLOW, {**VAE, "block_out_channels": [32, 48, 96, 96]}, "VAE widths .32, 48, 96, 96. and 32 groups"),
+        (edited(FLOW, "vision_gen_enc_config.cls", "UNet"), VAE, "vision_gen_enc_config.cls is 'UNet'"),
+        (edited(FLOW, "vision_gen_enc_config.params.stride", 4), VAE, "stride is 4; .* builds 2 only"),
+        (edited(FLOW, "vision_gen_enc_config.params.padding", 3), VAE, "padding is 3; this export builds 0"),
+        (edited(FLOW, "vision_gen_dec_config.params.upsamples", 2), VAE, "upsamples is 2; .* builds 1 only"),
+        (edited(FLOW, "vision_gen_dec_config.params.hidden_size", 65), VAE, "hidden_size is 65; .* builds 64 only"),
+        (edited(FLOW, "vision_und_enc_config.params", {**TOWER, "image_size": 72, "patch_size": 8}), VAE, "drawn size 64 and seen size 72"),
+    ],
+)
+def test_a_flow_that_is_not_built_is_refused_by_name(raw, vae, message):
+    with pytest.raises(CheckpointError, match=message):
+        parse_config(raw, vae)
+
+
+def test_a_silent_flow_config_means_the_classes_defaults():
+    """Which no published model can have: three channels in, patches of four."""
+    raw = edited(FLOW, "vision_gen_enc_config.params", {})
+    with pytest.raises(CheckpointError, match="block_out_channels is|input_channels is 3"):
+        parse_config(raw, VAE)
 
 
 def leaves(node, path=()):
