@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from janus_runtime.manifest import (
     WEIGHTS,
     Defaults,
     File,
+    Flow,
     Graph,
     ImageOutput,
     LanguageModel,
@@ -27,6 +29,7 @@ from janus_runtime.manifest import (
     Precision,
     Source,
     Task,
+    Times,
     Tokens,
 )
 from janus_runtime.plans import PLANS
@@ -34,6 +37,7 @@ from janus_runtime.plans import PLANS
 from .aside import MARK, aside
 from .cache import CacheScales
 from .checkpoint import Checkpoint
+from .config import CheckpointError, JanusConfig
 from .goldens import make_goldens
 from .graphs import graphs_for, recipes_of_all
 from .precision import format_of
@@ -42,8 +46,10 @@ from .text_side import read_image_input, read_text_side
 from .to_onnx import check_graph, export_graph
 from .weights import WeightPlan
 
-# Guidance 5 and temperature 1 are the published scripts' settings, 512 new tokens their limit for answers.
+# Guidance 5 and temperature 1 are the published scripts' settings, 512 new tokens their limit for answers; of JanusFlow's
+# drawing guidance 2 and 30 steps.
 _DEFAULTS = Defaults(cfg_weight=5.0, temperature=1.0, max_tokens=512)
+_FLOW_DEFAULTS, _FLOW_STEPS = replace(_DEFAULTS, cfg_weight=2.0), 30
 # For graphs, tokenizer and goldens, beside the weights whose size is known.
 _SPARE_BYTES = 64 << 20
 
@@ -58,8 +64,9 @@ def export_bundle(
     only: Task | None = None,
     force: bool = False,
     on_stage: OnStage = lambda stage, share: None,
+    times: Times = "exact",
 ) -> Manifest:
-    """Writes the bundle `out`: check, trace, run the reference, write, describe.
+    """Writes the bundle `out`: check, trace, run the reference, write, describe. `times` of JanusFlow's steps: see `Flow`.
 
     Raises CheckpointError if the checkpoint cannot be exported, JanusError or OSError if `out` cannot be written.
     """
@@ -70,15 +77,14 @@ def export_bundle(
     check_tensors(recipes_of_all(checkpoint.config), checkpoint.tensors)
     tokenizer, tokens, template, family = read_text_side(checkpoint)
     image_input = read_image_input(checkpoint)
+    flow = _flow(checkpoint.config, times)
 
     with aside(out, "export", lambda old: not _strangers(old), lambda: _check_target(out, checkpoint.folder, force)) as folder:
-        graphs, weights = _write_graphs(checkpoint, precision, tasks, tokens, folder, on_stage)
+        graphs, weights = _write_graphs(checkpoint, precision, tasks, tokens, flow, folder, on_stage)
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
-        for licence in checkpoint.folder.glob("LICENSE*"):
-            if licence.is_file():
-                shutil.copyfile(licence, folder / licence.name)
+        _copy_licences(checkpoint, folder)
         others = sorted(path for path in folder.iterdir() if path.name not in (WEIGHTS, MARK))
-        text, vq = checkpoint.config.text, checkpoint.config.vq
+        text, drawn = checkpoint.config.text, checkpoint.config.drawn
         manifest = Manifest(
             format=FORMAT,
             name=out.name,
@@ -86,7 +92,13 @@ def export_bundle(
             precision=precision,
             random_weights=bool(checkpoint.json("config.json").get("random_weights", False)),
             tasks=tasks,
-            source=Source(checkpoint.name, checkpoint.revision, checkpoint.config.layout, checkpoint.dtype),
+            source=Source(
+                checkpoint.name,
+                checkpoint.revision,
+                checkpoint.config.layout,
+                checkpoint.dtype,
+                checkpoint.vae.name if checkpoint.vae else None,
+            ),
             language_model=LanguageModel(
                 hidden_size=text.hidden_size,
                 num_layers=text.num_layers,
@@ -98,8 +110,14 @@ def export_bundle(
             tokens=tokens,
             template=template,
             image_input=image_input,
-            image_output=ImageOutput(size=vq.image_size, grid=vq.grid, num_tokens=vq.grid**2, num_ids=vq.num_ids),
-            defaults=_DEFAULTS,
+            image_output=ImageOutput(
+                size=drawn.image_size,
+                grid=drawn.grid,
+                num_tokens=drawn.grid**2,
+                num_ids=None if flow else drawn.num_ids,
+            ),
+            flow=flow,
+            defaults=_FLOW_DEFAULTS if flow else _DEFAULTS,
             graphs=graphs,
             files={WEIGHTS: weights, **{path.name: File(path.stat().st_size, sha256(path)) for path in others}},
             # Without the local label: which build of torch traced makes no difference.
@@ -115,7 +133,13 @@ def export_bundle(
 
 
 def _write_graphs(
-    checkpoint: Checkpoint, precision: Precision, tasks: tuple[Task, ...], tokens: Tokens, folder: Path, on_stage: OnStage
+    checkpoint: Checkpoint,
+    precision: Precision,
+    tasks: tuple[Task, ...],
+    tokens: Tokens,
+    flow: Flow | None,
+    folder: Path,
+    on_stage: OnStage,
 ) -> tuple[dict[str, Graph], File]:
     """Traces every graph first, so that the place of every weight is known; then writes the weights front to back.
 
@@ -123,7 +147,7 @@ def _write_graphs(
     """
     plan, cache = WeightPlan(), CacheScales(checkpoint.config.text)
     graphs: dict[str, Graph] = {}
-    for spec in graphs_for(tasks, precision):
+    for spec in graphs_for(checkpoint.config, tasks, precision):
         on_stage(f"tracing {spec.name}", 0)
         graphs[spec.name] = export_graph(spec, checkpoint.config, precision, cache, plan, folder)
     free, needed = shutil.disk_usage(folder).free, plan.total_bytes + _SPARE_BYTES
@@ -131,12 +155,30 @@ def _write_graphs(
         raise JanusError(f"the disk of {folder.parent} has {free / 1e9:.1f} GB free, the bundle needs {needed / 1e9:.1f} GB")
     on_stage("running the torch reference", 0)
     watch = cache.watch if format_of("language_model.gqa", precision).int8_cache else None
-    goldens = make_goldens(checkpoint.config, checkpoint.tensors, tasks, tokens, watch)
+    goldens = make_goldens(checkpoint.config, checkpoint.tensors, tasks, tokens, watch, flow)
     np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]
     weights = plan.write(folder / WEIGHTS, checkpoint.tensors, lambda done: on_stage("writing weights", done / plan.total_bytes))
     for graph in graphs.values():
         check_graph(folder / graph.file)
     return graphs, weights
+
+
+def _flow(config: JanusConfig, times: Times) -> Flow | None:
+    """Raises CheckpointError on times that mean nothing to this model."""
+    if config.flow:
+        return Flow(config.flow.vae.latent_channels, config.flow.latent_size, _FLOW_STEPS, times)
+    if times != "exact":
+        raise CheckpointError("this checkpoint is no JanusFlow, whose steps have times; leave --times out")
+    return None
+
+
+def _copy_licences(checkpoint: Checkpoint, folder: Path) -> None:
+    """The checkpoint's and its VAE's, which is a work of its own."""
+    sources = [(checkpoint.folder, "")] + ([(checkpoint.vae.folder, "VAE-")] if checkpoint.vae else [])
+    for source, prefix in sources:
+        for licence in source.glob("LICENSE*"):
+            if licence.is_file():
+                shutil.copyfile(licence, folder / (prefix + licence.name))
 
 
 def _strangers(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,13 @@ import numpy as np
 
 from janus_runtime.errors import first_line
 
-from .config import CheckpointError, JanusConfig, parse_config
-from .layouts import original_to_hf
+from .config import CheckpointError, JanusConfig, is_flow, parse_config
+from .layouts import original_to_hf, vae_to_ours
+
+SDXL_VAE = "stabilityai/sdxl-vae"
+# In order of preference.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_VAE_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 _SAFETENSORS_DTYPES = {
     "F64": np.dtype(np.float64),
@@ -61,14 +67,24 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Vae:
+    """JanusFlow's VAE as it is stored: a checkpoint of its own."""
+
+    name: str
+    folder: Path
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """An open checkpoint: `tensors` go by HF name; `revision` is the commit of a hub id."""
+    """An open checkpoint: `tensors` go by HF name, the VAE's too; `revision` is the commit of a hub id."""
 
     name: str
     revision: str | None
     folder: Path
     config: JanusConfig
     tensors: dict[str, Tensor]
+    vae: Vae | None = None
 
     @property
     def dtype(self) -> str:
@@ -84,30 +100,54 @@ class Checkpoint:
         return _read_json(path) if path.is_file() else {}
 
 
-def open_checkpoint(source: str) -> Checkpoint:
-    """A folder or a hub id. Nothing but headers is read. Raises CheckpointError."""
-    folder, revision = _locate(source)
+def open_checkpoint(source: str, vae: str | None = None) -> Checkpoint:
+    """A folder or a hub id. Nothing but headers is read. Raises CheckpointError.
+
+    `vae`: where JanusFlow's VAE is, a diffusers `AutoencoderKL`; by default the folder `vae` beside the weights, else SDXL's on the hub.
+    """
+    folder, revision = _locate(source, _WEIGHTS)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json; expected a checkpoint folder or a hub id")
-    config = parse_config(_read_json(folder / "config.json"))
-    tensors: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
-        for name, tensor in _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path):
-            if name in tensors:
-                raise CheckpointError(f"{name} is in {tensors[name].path.name} and in {path.name}; expected it once")
-            tensors[name] = tensor
+    raw = _read_json(folder / "config.json")
+    tensors, name = _read_tensors(_weight_files(folder, _WEIGHTS)), source if revision else folder.resolve().name
+    if is_flow(raw):
+        latents = _open_vae(vae or (str(folder / "vae") if (folder / "vae").is_dir() else SDXL_VAE))
+        config = parse_config(raw, _read_json(latents.folder / "config.json"))
+        return Checkpoint(name, revision, folder, config, {**original_to_hf(tensors), **vae_to_ours(latents.tensors)}, latents)
+    if vae:
+        raise CheckpointError(f"{source} is no JanusFlow checkpoint: it decodes pictures by itself; leave --vae out")
+    config = parse_config(raw)
     if config.layout == "multi_modality":
         tensors = original_to_hf(tensors)
     embedding = "model.language_model.embed_tokens.weight"
     if config.text.tied_head and "lm_head.weight" not in tensors and embedding in tensors:
         # A tied checkpoint stores one matrix for embedding and head; here each has its name.
         tensors["lm_head.weight"] = tensors[embedding]
-    name = source if revision else folder.resolve().name
     return Checkpoint(name, revision, folder, config, tensors)
 
 
-def _locate(source: str) -> tuple[Path, str | None]:
-    """Folder and, for a hub id, the commit that was fetched."""
+def _open_vae(source: str) -> Vae:
+    try:
+        folder, revision = _locate(source, _VAE_WEIGHTS)
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{folder} has no config.json; expected the folder of a diffusers AutoencoderKL")
+        return Vae(source if revision else folder.resolve().name, folder, _read_tensors(_weight_files(folder, _VAE_WEIGHTS)))
+    except CheckpointError as error:
+        raise CheckpointError(f"JanusFlow decodes pictures with a VAE of its own ({SDXL_VAE}, or --vae): {error}") from None
+
+
+def _read_tensors(paths: list[Path]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        for name, tensor in _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path):
+            if name in tensors:
+                raise CheckpointError(f"{name} is in {tensors[name].path.name} and in {path.name}; expected it once")
+            tensors[name] = tensor
+    return tensors
+
+
+def _locate(source: str, names: tuple[str, ...]) -> tuple[Path, str | None]:
+    """Folder and, for a hub id, the commit that was fetched. `names` of weight files, of which the first kind that is there is taken."""
     folder = Path(source)
     if folder.exists():
         if not folder.is_dir():
@@ -118,11 +158,11 @@ def _locate(source: str) -> tuple[Path, str | None]:
     from huggingface_hub import list_repo_files, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    weights = ["*.safetensors", "*.bin"]
+    weights = [name.replace(".", "*.") for name in names]
     try:
         try:
             # Some repositories hold the same weights twice.
-            if any(name.startswith("model") and name.endswith(".safetensors") for name in list_repo_files(source)):
+            if any(fnmatch(name, weights[0]) for name in list_repo_files(source)):
                 weights = weights[:1]
         except OfflineModeIsEnabled:
             pass  # What was fetched before will do.
@@ -133,9 +173,9 @@ def _locate(source: str) -> tuple[Path, str | None]:
     return found, found.name
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def _weight_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
     """The files that hold the weights: by index if there is one, safetensors before pickles."""
-    for single in ("model.safetensors", "pytorch_model.bin"):
+    for single in names:
         index = f"{single}.index.json"
         if (folder / index).is_file():
             weight_map = _read_json(folder / index).get("weight_map")
@@ -147,7 +187,8 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / name for name in names]
         if (folder / single).is_file():
             return [folder / single]
-    raise CheckpointError(f"{folder} has no weights; expected model*.safetensors or pytorch_model*.bin")
+    expected = " or ".join(name.replace(".", "*.") for name in names)
+    raise CheckpointError(f"{folder} has no weights; expected {expected}")
 
 
 def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:

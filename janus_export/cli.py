@@ -13,7 +13,7 @@ import click
 from janus_runtime import __version__
 from janus_runtime.cli import line_start, reported
 from janus_runtime.errors import BackendError
-from janus_runtime.manifest import Precision
+from janus_runtime.manifest import Precision, Times
 
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
@@ -33,18 +33,28 @@ def main() -> None:
     "--precision", type=click.Choice(get_args(Precision)), help="Default: fp16 where there is a GPU, else int4, the fastest on a CPU."
 )
 @click.option("--only", type=click.Choice(["understanding", "generation"]), help="Leave the other half out.")
+@click.option("--vae", metavar="SRC", help="JanusFlow's VAE. Default: the folder vae in SRC, else stabilityai/sdxl-vae.")
+@click.option(
+    "--times",
+    type=click.Choice(get_args(Times)),
+    default="exact",
+    show_default=True,
+    help="Of JanusFlow's steps; bf16 as published.",
+)
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @_debug
-def checkpoint(source: str, out: Path, precision: Any, only: Any, force: bool, quiet: bool, debug: bool) -> None:
-    """Export SRC, a hub id or a folder in the original or the HF layout, to a bundle."""
+def checkpoint(
+    source: str, out: Path, precision: Any, only: Any, vae: str | None, times: Any, force: bool, quiet: bool, debug: bool
+) -> None:
+    """Export SRC, a hub id or a folder in the original, the HF or JanusFlow's layout, to a bundle."""
     with reported(debug):
         from .bundle import export_bundle
         from .checkpoint import open_checkpoint
 
         _return_freed_memory()
         precision = precision or _default_precision()
-        manifest = export_bundle(open_checkpoint(source), out, precision, only, force, _stages(quiet))
+        manifest = export_bundle(open_checkpoint(source, vae), out, precision, only, force, _stages(quiet), times)
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
             click.echo(f"{line_start()}{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB", err=True)

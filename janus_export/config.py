@@ -117,6 +117,15 @@ class JanusConfig:
     vq: VQConfig | None = None
     flow: FlowConfig | None = None
 
+    @property
+    def drawn(self) -> VQConfig | FlowConfig:
+        return self.vq or self.flow
+
+    @property
+    def image_tokens(self) -> int:
+        """What a seen picture becomes in a prompt; JanusFlow puts a vector of its own in place of begin-of-image, too."""
+        return self.vision.num_tokens + (1 if self.flow else 0)
+
 
 # Sizes behind the names that the original layout states instead of numbers (siglip_vit.py, vq_model.py).
 _SIGLIP: dict[str, dict[str, Any]] = {
@@ -331,7 +340,7 @@ def _text(llama: Section, tied: bool) -> TextConfig:
 
 
 def _check(config: JanusConfig) -> None:
-    text, vision, drawn = config.text, config.vision, config.vq or config.flow
+    text, vision, drawn = config.text, config.vision, config.drawn
     widths = [config.vq.base_channels * m for m in config.vq.multipliers] if config.vq else list(config.flow.vae.widths)
     for what, good in (
         (f"hidden size {text.hidden_size} and {text.num_heads} heads", text.hidden_size % text.num_heads == 0),

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from janus_runtime.manifest import Task, Tokens
+from janus_runtime.flow import time_steps
+from janus_runtime.manifest import Flow, Task, Tokens
 
 from . import modules
 from .checkpoint import Tensor
@@ -19,6 +20,7 @@ from .config import JanusConfig
 from .modules.attention import causal_attention
 from .modules.language_model import DecoderLayer, final_norm
 from .modules.layers import stream_weights
+from .modules.uvit import FlowDecoder, FlowEncoder, block_names
 
 Array = np.ndarray[Any, Any]
 Goldens = dict[str, Array]
@@ -29,13 +31,20 @@ Watch = Callable[[int, torch.Tensor], None]
 # A ragged prefill of two rows and then some steps: what a batch of two prompts does.
 _LENGTHS = np.array([9, 5], np.int32)
 _STEPS = 3
+# Of a flow: the first, which takes the prompt in, and one that finds it in the cache.
+_FLOW_STEPS = 2
 # Tokens of a picture that follow in each row where the decoder is watched.
 _WATCHED = 240
 
 
 @torch.inference_mode()
 def make_goldens(
-    config: JanusConfig, tensors: Mapping[str, Tensor], tasks: tuple[Task, ...], tokens: Tokens, watch: Watch | None = None
+    config: JanusConfig,
+    tensors: Mapping[str, Tensor],
+    tasks: tuple[Task, ...],
+    tokens: Tokens,
+    watch: Watch | None = None,
+    flow: Flow | None = None,
 ) -> Goldens:
     """`<graph>/<tensor>` -> array, for the graphs of `tasks`. Raises CheckpointError.
 
@@ -58,17 +67,23 @@ def make_goldens(
 
     if "understanding" in tasks:
         add("vision_encoder", modules.VisionEncoder, {"pixels": _picture(rng, config.vision.image_size)}, "embeds")
-    if "generation" in tasks:
+    if config.flow and "generation" in tasks:
+        goldens |= _flow(config, tensors, embeds[:1, : _LENGTHS.max()], flow, rng)
+        latents = goldens["flow_step/latents"]
+        add("image_decoder", modules.LatentDecoder, {"latents": latents}, "pixels")
+    elif "generation" in tasks:
         image_ids = rng.integers(0, config.vq.num_ids, (1, config.vq.grid**2), dtype=np.int32)
         add("image_embed", modules.ImageEmbed, {"image_ids": image_ids[:, :8]}, "embeds")
         add("image_encoder", modules.ImageEncoder, {"pixels": _picture(rng, config.vq.image_size)}, "image_ids")
         add("image_decoder", modules.ImageDecoder, {"image_ids": image_ids}, "pixels")
 
+    if config.flow and "understanding" not in tasks:
+        return goldens
     if watch:
-        sizes = {"understanding": config.vision.num_tokens, "generation": config.vq.grid**2}
+        sizes = {"understanding": config.vision.num_tokens, "generation": config.drawn.grid**2}
         count = min(_WATCHED, config.text.max_length - watched.shape[1], *(sizes[task] for task in tasks))
         pictures = [goldens["vision_encoder/embeds"][:, :count]] if "understanding" in tasks else []
-        if "generation" in tasks:
+        if config.vq and "generation" in tasks:
             # Any ids at all, and those of a picture.
             half = count // 2
             ids = [goldens["image_decoder/image_ids"][:, :half], goldens["image_encoder/image_ids"][:, : count - half]]
@@ -83,7 +98,7 @@ def make_goldens(
         logits = goldens["text_head/logits"]
         draw = {"logits": logits, "noise": _noise(rng, logits), "temperature": settings["temperature"]}
         add("text_draw", modules.TextDraw, draw, "text_ids", "embeds")
-    if "generation" in tasks:
+    if config.vq and "generation" in tasks:
         add("image_head", modules.ImageHead, {"hidden": hidden}, "logits")
         logits = goldens["image_head/logits"][None]  # a pair of rows
         add("image_draw", modules.ImageDraw, {"logits": logits, "noise": _noise(rng, logits[:, 0]), **settings}, "image_ids", "embeds")
@@ -126,6 +141,47 @@ def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: 
         "language_model/lengths": _LENGTHS,
         "language_model/steps": np.stack([embeds[rows, place + 1][:, None] for place in places[:-1]]),
         "language_model/hidden": hidden[rows, places],
+    }
+
+
+def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flow: Flow, rng: np.random.Generator) -> Goldens:
+    """A prompt [1, T, D] -> goldens of the first steps of a drawing, each of which computes the whole prompt again."""
+    times, dt = time_steps(flow.steps, flow.times)
+    shape = (1, flow.latent_channels, flow.latent_size, flow.latent_size)
+    noise, cfg_weight = rng.standard_normal(shape).astype(np.float32), 2.0
+    table = _run(modules.TimeEmbed, config, tensors, times)
+    time_embeds, conditions = map(torch.from_numpy, table)
+    # Two rows, the second with BOS alone, whose pads keep their positions.
+    prompt = torch.from_numpy(embeds).expand(2, -1, -1)
+    count = config.flow.grid**2
+    seen = torch.ones(2, prompt.shape[1] + 1 + count, dtype=torch.bool)
+    seen[1, 1 : prompt.shape[1]] = False
+    with torch.device("meta"):
+        encoder, decoder = FlowEncoder(config, torch.float32), FlowDecoder(config, torch.float32)
+        layers = [DecoderLayer(config.text, index, torch.float32) for index in range(config.text.num_layers)]
+        norm = final_norm(config.text, torch.float32)
+    encoder, decoder, norm, *layers = (stream_weights(part, tensors) for part in (encoder, decoder, norm, *layers))
+    sizes = [2 * channels for _, channels in block_names(config.flow)]
+    latents, velocities = torch.from_numpy(noise), []
+    for step in range(min(_FLOW_STEPS, flow.steps)):
+        now = list(conditions[step : step + 1].split(sizes, dim=-1))
+        tokens, skip = encoder(latents, now[: config.flow.encoder_blocks])
+        x = torch.cat([prompt, time_embeds[step].expand(2, 1, -1), tokens.expand(2, -1, -1)], dim=1)
+        for layer in layers:
+            x = layer(x, lambda qkv: causal_attention(config.text, qkv, seen))
+        cond, uncond = decoder(norm(x)[:, -count:], skip.expand(2, -1, -1, -1), now[config.flow.encoder_blocks :])
+        velocity = (uncond + cfg_weight * (cond - uncond))[None]
+        latents = latents + float(dt) * velocity
+        velocities.append(velocity.numpy())
+    return {
+        "time_embed/times": times,
+        "time_embed/time_embeds": table[0],
+        "time_embed/conditions": table[1],
+        "flow_step/prompt": embeds,
+        "flow_step/noise": noise,
+        "flow_step/cfg_weight": np.array([cfg_weight], np.float32),
+        "flow_step/velocity": np.stack(velocities),
+        "flow_step/latents": latents.numpy(),
     }
 
 

@@ -1,10 +1,10 @@
-"""GRAPHS: every graph's name, module, inputs, outputs and the task that needs it. A new graph is a new entry here.
+"""Every graph's name, module, inputs, outputs and the task that needs it. A new graph is a new entry here.
 
-Shape letters: `rows`, `tokens`, `max_length` and `images` vary between calls.
+Shape letters: `rows`, `tokens`, `max_length`, `images` and `steps` vary between calls.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -16,6 +16,7 @@ from . import modules
 from .config import JanusConfig
 from .modules.attention import Attention, GroupQuery, GroupQueryCuda, InPlace, Slice
 from .modules.layers import recipes_of
+from .modules.uvit import block_names
 from .recipes import Recipe
 
 TensorSpecs = dict[str, TensorSpec]
@@ -49,6 +50,14 @@ def _hidden(config: JanusConfig, f: DType) -> TensorSpecs:
 
 def _pixels(size: Callable[[JanusConfig], int]) -> Callable[[JanusConfig, DType], TensorSpecs]:
     return lambda config, f: {"pixels": TensorSpec("float32", ("images", 3, size(config), size(config)))}
+
+
+def _latents(name: str) -> Callable[[JanusConfig, DType], TensorSpecs]:
+    def specs(config: JanusConfig, f: DType) -> TensorSpecs:
+        flow = config.flow
+        return {name: TensorSpec("float32", ("images", flow.vae.latent_channels, flow.latent_size, flow.latent_size))}
+
+    return specs
 
 
 def _image_ids(config: JanusConfig, f: DType) -> TensorSpecs:
@@ -105,21 +114,56 @@ def _language_model(attention: type[Attention], precisions: tuple[Precision, ...
     )
 
 
-GRAPHS = (
+def _prefix_cache(config: JanusConfig, f: DType, prefix: str) -> TensorSpecs:
+    """The same of both rows of every picture."""
+    return {name: TensorSpec(f, ("images", 2, *spec.shape[1:])) for name, spec in _cache(config, f, prefix).items()}
+
+
+def _time_embed(config: JanusConfig, f: DType, steps: str | int) -> TensorSpecs:
+    conditions = sum(2 * channels for _, channels in block_names(config.flow))
+    return {
+        "time_embeds": TensorSpec("float32", (steps, config.text.hidden_size)),
+        "conditions": TensorSpec("float32", (steps, conditions)),
+    }
+
+
+def _flow_step(config: JanusConfig, f: DType) -> TensorSpecs:
+    return {
+        **_latents("latents")(config, f),
+        "prefix_embeds": TensorSpec(f, ("images", 2, "tokens", config.text.hidden_size)),
+        "prefix_mask": TensorSpec(f, ("images", 2, "tokens")),
+        "past_mask": TensorSpec(f, ("images", 2, "max_length")),
+        "first_position": TensorSpec("int32", ("images",)),
+        **_time_embed(config, f, 1),
+        **_scalar("cfg_weight"),
+        **_scalar("dt"),
+        **_prefix_cache(config, f, "past"),
+    }
+
+
+def _arrange_flow_step(named: dict[str, Any]) -> tuple[Any, ...]:
+    latents, embeds, prefix_mask, past_mask, first, time, conditions, cfg_weight, dt, *cache = named.values()
+    return latents, (embeds, prefix_mask), past_mask, first, (time, conditions), (cfg_weight, dt), cache
+
+
+_TEXT = (
     GraphSpec("text_embed", modules.TextEmbed, _ids("text_ids"), _embeds, ("generation", "understanding")),
     GraphSpec(
         "vision_encoder",
         modules.VisionEncoder,
         _pixels(lambda config: config.vision.image_size),
-        lambda config, f: {"embeds": TensorSpec(f, ("images", config.vision.num_tokens, config.text.hidden_size))},
+        lambda config, f: {"embeds": TensorSpec(f, ("images", config.image_tokens, config.text.hidden_size))},
         ("understanding",),
     ),
-    GraphSpec("image_embed", modules.ImageEmbed, _ids("image_ids"), _embeds, ("generation",)),
+)
+_DECODER = (
     _language_model(GroupQuery),
     _language_model(GroupQueryCuda, ("int8", "int4")),
     # TensorRT has no form for integer weights as ONNX Runtime packs them.
     _language_model(Slice, ("fp32", "fp16")),
     _language_model(InPlace, ("fp32", "fp16")),
+)
+_ANSWERS = (
     GraphSpec(
         "text_head",
         modules.TextHead,
@@ -128,18 +172,21 @@ GRAPHS = (
         ("understanding",),
     ),
     GraphSpec(
-        "image_head",
-        modules.ImageHead,
-        _hidden,
-        lambda config, f: {"logits": TensorSpec("float32", ("rows", config.vq.num_ids))},
-        ("generation",),
-    ),
-    GraphSpec(
         "text_draw",
         modules.TextDraw,
         _text_draw,
         lambda config, f: {"text_ids": TensorSpec("int32", ("rows",)), "embeds": TensorSpec(f, ("rows", 1, config.text.hidden_size))},
         ("understanding",),
+    ),
+)
+_IDS = (
+    GraphSpec("image_embed", modules.ImageEmbed, _ids("image_ids"), _embeds, ("generation",)),
+    GraphSpec(
+        "image_head",
+        modules.ImageHead,
+        _hidden,
+        lambda config, f: {"logits": TensorSpec("float32", ("rows", config.vq.num_ids))},
+        ("generation",),
     ),
     GraphSpec(
         "image_draw",
@@ -152,12 +199,42 @@ GRAPHS = (
     GraphSpec("image_decoder", modules.ImageDecoder, _image_ids, _pixels(lambda config: config.vq.image_size), ("generation",)),
 )
 
+_FLOW = (
+    GraphSpec(
+        "time_embed",
+        modules.TimeEmbed,
+        lambda config, f: {"times": TensorSpec("float32", ("steps",))},
+        lambda config, f: _time_embed(config, f, "steps"),
+        ("generation",),
+    ),
+    GraphSpec(
+        "flow_step",
+        modules.FlowStep,
+        _flow_step,
+        lambda config, f: {
+            **_latents("next_latents")(config, f),
+            **_latents("velocity")(config, f),
+            **_prefix_cache(config, f, "new"),
+        },
+        ("generation",),
+        arrange=_arrange_flow_step,
+    ),
+    GraphSpec("image_decoder", modules.LatentDecoder, _latents("latents"), _pixels(lambda config: config.flow.image_size), ("generation",)),
+)
 
-def graphs_for(tasks: tuple[Task, ...], precision: Precision) -> list[GraphSpec]:
-    return [spec for spec in GRAPHS if set(spec.tasks) & set(tasks) and precision in spec.precisions]
+
+def graphs_of(config: JanusConfig) -> tuple[GraphSpec, ...]:
+    """Every graph of a family member. JanusFlow's decoder lies in `flow_step` too, so only its answers need the one with a cache."""
+    if config.flow:
+        return (*_TEXT, *(replace(spec, tasks=("understanding",)) for spec in _DECODER), *_ANSWERS, *_FLOW)
+    return (*_TEXT, *_DECODER, *_ANSWERS, *_IDS)
+
+
+def graphs_for(config: JanusConfig, tasks: tuple[Task, ...], precision: Precision) -> list[GraphSpec]:
+    return [spec for spec in graphs_of(config) if set(spec.tasks) & set(tasks) and precision in spec.precisions]
 
 
 def recipes_of_all(config: JanusConfig) -> list[Recipe]:
     """What every graph needs, whatever part is exported: a checkpoint is checked whole."""
     with torch.device("meta"):
-        return [recipe for spec in GRAPHS for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()]
+        return [recipe for spec in graphs_of(config) for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()]

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import open_checkpoint
-from .config import CheckpointError
-from .graphs import GRAPHS, recipes_of_all
+from .config import CheckpointError, JanusConfig
+from .graphs import graphs_of, recipes_of_all
 from .recipes import check_tensors
 from .text_side import read_image_input, read_text_side
 
@@ -27,7 +27,7 @@ def inspect_checkpoint(source: str) -> dict[str, Any]:
             found[name] = check()
         except CheckpointError as error:
             problems.append(str(error))
-    text, vision, vq = config.text, config.vision, config.vq
+    text, vision = config.text, config.vision
     numbers = [int(np.prod(tensor.shape)) for tensor in checkpoint.tensors.values()]
     return {
         "source": checkpoint.name + (f" at {checkpoint.revision}" if checkpoint.revision else ""),
@@ -38,7 +38,13 @@ def inspect_checkpoint(source: str) -> dict[str, Any]:
         "language_model": f"{text.num_layers} layers, {text.hidden_size} wide, {text.num_heads} heads, vocabulary {text.vocab_size}",
         "vision_encoder": f"{vision.num_layers} layers, {vision.hidden_size} wide, "
         f"{vision.image_size}x{vision.image_size} in {vision.num_tokens} tokens",
-        "image_tokens": f"{vq.grid}x{vq.grid} of {vq.num_ids} codes to {vq.image_size}x{vq.image_size} pixels",
-        "graphs": [spec.name for spec in GRAPHS],
+        "image_tokens": _image_tokens(config),
+        "graphs": [spec.name for spec in graphs_of(config)],
         "problems": problems,
     }
+
+
+def _image_tokens(config: JanusConfig) -> str:
+    grid, size, flow = config.drawn.grid, config.drawn.image_size, config.flow
+    of = f"{flow.stride}x{flow.stride} latents of {flow.vae.latent_channels} channels" if flow else f"{config.vq.num_ids} codes"
+    return f"{grid}x{grid} of {of} to {size}x{size} pixels"

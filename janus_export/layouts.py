@@ -1,13 +1,16 @@
-"""Original `multi_modality` tensor names -> HF `janus` names. Nothing is transposed; fused qkv is cut in three."""
+"""Original `multi_modality` tensor names -> HF `janus` names. Nothing is transposed; fused qkv is cut in three.
+
+What JanusFlow alone has keeps its name, for HF has none, and its VAE gets the names of a VQ tokenizer, which is built alike.
+"""
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checkpoint import Tensor
 
 # In order; the first that matches is taken. Checked name by name against transformers' own conversion.
-_TOWER = r"vision_model\.vision_tower\."
+_TOWER = r"vision_(?:und_enc_)?model\.vision_tower\."
 _RULES = [
     (_TOWER + r"patch_embed\.proj\.", "model.vision_model.embeddings.patch_embedding."),
     (_TOWER + r"pos_embed$", "model.vision_model.embeddings.position_embedding.weight"),
@@ -17,6 +20,7 @@ _RULES = [
     (_TOWER + r"blocks\.(\d+)\.mlp\.", r"model.vision_model.encoder.layers.\1.mlp."),
     (_TOWER + r"norm\.", "model.vision_model.post_layernorm."),
     (r"aligner\.layers\.0\.", "model.aligner.fc1."),
+    (r"vision_und_enc_aligner\.", "model.aligner.fc1."),
     (r"gen_aligner\.layers\.0\.", "model.generation_aligner.fc1."),
     (r"gen_embed\.", "model.generation_embeddings."),
     (r"gen_head\.output_mlp_projector\.", "model.generation_head.proj_out."),
@@ -65,4 +69,34 @@ def original_to_hf(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
                 result[name.replace("qkv", part)] = tensor.rows(index * third, (index + 1) * third)
         else:
             result[name] = tensor
+    return result
+
+
+_VAE_RULES: list[tuple[str, Any]] = [
+    (r"mid_block\.resnets\.([01])\.", lambda match: f"mid.block_{int(match[1]) + 1}."),
+    (r"mid_block\.attentions\.0\.group_norm\.", "mid.attn_1.norm."),
+    # The second of each pair is what diffusers called it before version 0.15.
+    (r"mid_block\.attentions\.0\.(?:to_out\.0|proj_attn)\.", "mid.attn_1.proj_out."),
+    (r"mid_block\.attentions\.0\.(?:to_)?(q|k|v)(?:uery|ey|alue)?\.", r"mid.attn_1.\1."),
+    (r"up_blocks\.(\d+)\.resnets\.(\d+)\.conv_shortcut\.", r"up.\1.block.\2.nin_shortcut."),
+    (r"up_blocks\.(\d+)\.resnets\.(\d+)\.", r"up.\1.block.\2."),
+    (r"up_blocks\.(\d+)\.upsamplers\.0\.", r"up.\1.upsample."),
+    (r"conv_norm_out\.", "norm_out."),
+]
+
+
+def vae_to_ours(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """The decoder's half of a diffusers `AutoencoderKL` under `vae.`; its attention's matrices become kernels of one pixel."""
+    result: dict[str, Tensor] = {}
+    for original, tensor in tensors.items():
+        if original.startswith(("encoder.", "quant_conv.")):
+            continue
+        name = original.removeprefix("decoder.")
+        for pattern, replacement in _VAE_RULES if original != name else []:
+            name, count = re.subn("^" + pattern, replacement, name)
+            if count:
+                break
+        if ".attn_1." in name and len(tensor.shape) == 2:
+            tensor = tensor.reshaped(*tensor.shape, 1, 1)
+        result["vae." + ("decoder." if original.startswith("decoder.") else "") + name] = tensor
     return result

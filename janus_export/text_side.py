@@ -16,7 +16,11 @@ SYSTEM = (
     "You are able to understand the visual content that the user provides, "
     "and assist the user with a variety of tasks using natural language."
 )
-_ROLES: dict[Family, tuple[str, str]] = {"janus-pro": ("<|User|>", "<|Assistant|>"), "janus": ("User", "Assistant")}
+_ROLES: dict[Family, tuple[str, str]] = {
+    "janus-pro": ("<|User|>", "<|Assistant|>"),
+    "janus": ("User", "Assistant"),
+    "janus-flow": ("User", "Assistant"),
+}
 # What the original processors call each tag in processor_config.json, and its default, in their order of adding.
 _TAGS = {
     "image_placeholder": ("image_tag", "<image_placeholder>"),
@@ -57,7 +61,8 @@ def read_text_side(checkpoint: Checkpoint) -> tuple[Tokenizer, Tokens, Template,
             f"config.json says image_token_id {stated!r:.40}, {path} gives {tokens.image_placeholder.text} the id "
             f"{tokens.image_placeholder.id}; they do not belong together"
         )
-    family: Family = "janus-pro" if tokenizer.token_to_id(_ROLES["janus-pro"][0]) is not None else "janus"
+    pro = tokenizer.token_to_id(_ROLES["janus-pro"][0]) is not None
+    family: Family = "janus-flow" if checkpoint.config.flow else "janus-pro" if pro else "janus"
     user, assistant = _ROLES[family]
     template = Template(SYSTEM, user, assistant, "\n\n", "\n\n", tokens.eos.text)
     return tokenizer, tokens, template, family
@@ -94,7 +99,8 @@ def read_image_input(checkpoint: Checkpoint) -> ImageInput:
         mean=mean,
         std=_numbers(raw, "image_std", (0.5, 0.5, 0.5)),
         background=tuple(map(int, background)),
-        num_tokens=vision.num_tokens,
+        num_tokens=checkpoint.config.image_tokens,
+        includes_begin=checkpoint.config.flow is not None,
     )
 
 

@@ -31,7 +31,7 @@ from .quantise import quantise_graph
 from .weights import WeightPlan
 
 # Example sizes of the dimensions that vary. All differ and none is 0 or 1, which tracing would take for constants.
-_SIZES = {"rows": 2, "tokens": 3, "max_length": 7, "images": 2}
+_SIZES = {"rows": 2, "tokens": 3, "max_length": 7, "images": 2, "steps": 5}
 # What a flavour's word gives; the names are gone once it is expanded.
 _ATTENDED = ["context", "given_key", "given_value"]
 

@@ -136,6 +136,7 @@ def main() -> None:
 @click.option("-n", "--n", type=click.IntRange(1), default=4, show_default=True, help="Pictures of each prompt.")
 @click.option("--cfg-weight", type=click.FloatRange(-1000, 1000), callback=_finite, help="Strength of guidance; default: the model's.")
 @sampling_options(None)
+@click.option("--steps", type=click.IntRange(1, 10_000), help="Of JanusFlow's drawing; default: the model's, 30.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures drawn at once.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
 @click.option("--grid", is_flag=True, help="Also write all pictures of a prompt as one.")

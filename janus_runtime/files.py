@@ -50,7 +50,8 @@ class PictureFolder:
 
     def _write(self, image: Image.Image, name: str, picture: GeneratedImage) -> Path:
         info = PngInfo()
-        settings = {"cfg_weight": picture.cfg_weight, **dataclasses.asdict(picture.sampler)}
+        drawn_by = dataclasses.asdict(picture.sampler) if picture.sampler else {"steps": picture.steps}
+        settings = {"cfg_weight": picture.cfg_weight, **drawn_by}
         for key, value in {"prompt": picture.prompt, "seed": picture.seed, **settings, **self._made_by}.items():
             info.add_itxt(key, str(value))
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ class Chat:
             _check(cancel, 0)
             features.append(self.engines.encode_image(pixels))
         if features:
-            splice(embeds, ids, self.prompter.tokens.image_placeholder.id, np.stack(features))
+            splice(embeds, ids, self.prompter.replaced, np.stack(features))
         _check(cancel, 0)
         return embeds
 

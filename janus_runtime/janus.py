@@ -14,7 +14,7 @@ from .errors import BundleError
 from .image import Picture, as_pictures
 from .image_to_text import Answer, Chat
 from .latency import Timing, stages, time_stages
-from .manifest import TOKENIZER, Manifest, Task
+from .manifest import MAX_STEPS, TOKENIZER, Manifest, Task
 from .noise import check_seed
 from .plans import built_for
 from .prompt import Prompter
@@ -64,6 +64,7 @@ class Janus:
         temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
+        steps: int | None = None,
         batch_size: int = 8,
         on_step: OnStep | None = None,
         on_image: Callable[[GeneratedImage], None] | None = None,
@@ -72,7 +73,8 @@ class Janus:
         """Draws `n` pictures of each prompt; all of them in order, prompt by prompt.
 
         Picture i of a prompt is picture 0 with `seed + i`. `cfg_weight` and `temperature` default to the model's;
-        temperature 0 is greedy; `top_k` 0 and `top_p` 1 sample from all ids, as the original does. `batch_size`
+        temperature 0 is greedy; `top_k` 0 and `top_p` 1 sample from all ids, as the original does. `steps` is JanusFlow's, which
+        has no ids and takes none of these three. `batch_size`
         pictures are drawn at once: more is faster in all and takes more memory. `on_step(step, total)` reports
         progress, `on_image` hands over each picture as soon as it is there. Raises PromptError, NumericalError,
         Cancelled, and ValueError on settings out of range.
@@ -83,10 +85,20 @@ class Janus:
         if n < 1 or batch_size < 1 or not prompts:
             raise ValueError(f"got {len(prompts)} prompts, n {n}, batch_size {batch_size}; expected 1 or more of each")
         sampler = Sampler(defaults.temperature if temperature is None else temperature, top_k, top_p)
+        if self.manifest.flow:
+            if sampler != Sampler():
+                raise ValueError("this model draws by a flow and has no ids to choose from; leave temperature, top_k and top_p out")
+            if steps is not None and not 1 <= steps <= MAX_STEPS:
+                raise ValueError(f"steps is {steps}; expected 1 to {MAX_STEPS}")
+        elif steps is not None:
+            raise ValueError(
+                f"this model draws {self.manifest.image_output.num_tokens} ids, one a step; steps are JanusFlow's: leave them out"
+            )
         weight = defaults.cfg_weight if cfg_weight is None else cfg_weight
         if not abs(weight) <= MAX_CFG_WEIGHT:
             raise ValueError(f"cfg_weight is {weight}; expected -{MAX_CFG_WEIGHT:g} to {MAX_CFG_WEIGHT:g}")
-        request = Request(prompts, n, check_seed(seed, n), weight, sampler, batch_size)
+        drawn_by = {"steps": steps} if self.manifest.flow else {"sampler": sampler}
+        request = Request(prompts, n, check_seed(seed, n), weight, batch_size, **drawn_by)
         pictures = []
         for picture in ImageGenerator(self._engines, self._prompter).generate(request, on_step, cancel):
             pictures.append(picture)

@@ -16,15 +16,18 @@ from typing import Any, Literal
 
 from .errors import BundleError
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"
+# More steps than anybody needs; a number beyond is a mistake that would take long to find otherwise.
+MAX_STEPS = 10_000
 GOLDENS = "goldens.npz"
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Task = Literal["generation", "understanding"]
-Family = Literal["janus", "janus-pro"]
+Family = Literal["janus", "janus-pro", "janus-flow"]
+Times = Literal["exact", "bf16"]
 DType = Literal["float32", "float16", "int64", "int32", "int8", "bool"]
 
 
@@ -54,12 +57,13 @@ class File:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights came from: a hub id or folder name, its revision, layout and stored dtype."""
+    """Where the weights came from: a hub id or folder name, its revision, layout and stored dtype; JanusFlow's VAE likewise."""
 
     name: str
     revision: str | None
     layout: str
     dtype: str
+    vae: str | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,10 @@ class Template:
 
 @dataclass(frozen=True)
 class ImageInput:
-    """How a picture becomes pixels for `vision_encoder`; `num_tokens` is what it becomes in the prompt."""
+    """How a picture becomes pixels for `vision_encoder`; `num_tokens` is what it becomes in the prompt.
+
+    With `includes_begin` the first of them stands in place of begin-of-image.
+    """
 
     size: int
     min_size: int
@@ -115,16 +122,33 @@ class ImageInput:
     std: tuple[float, ...]
     background: tuple[int, ...]
     num_tokens: int
+    includes_begin: bool
 
 
 @dataclass(frozen=True)
 class ImageOutput:
-    """A drawn picture: `num_tokens` = `grid`² ids below `num_ids`, decoded to `size`² pixels."""
+    """A drawn picture: `num_tokens` = `grid`² places of the decoder, decoded to `size`² pixels.
+
+    Each holds an id below `num_ids`, or a patch of latents where `num_ids` is null.
+    """
 
     size: int
     grid: int
     num_tokens: int
-    num_ids: int
+    num_ids: int | None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How JanusFlow draws: from noise [`latent_channels`, `latent_size`, `latent_size`] by Euler steps, `steps` by default.
+
+    `times`: `exact` ones, or rounded to `bf16` with their step as the published scripts do.
+    """
+
+    latent_channels: int
+    latent_size: int
+    steps: int
+    times: Times
 
 
 @dataclass(frozen=True)
@@ -148,6 +172,7 @@ class Manifest:
     template: Template
     image_input: ImageInput
     image_output: ImageOutput
+    flow: Flow | None
     defaults: Defaults
     graphs: dict[str, Graph]
     files: dict[str, File]
@@ -198,7 +223,8 @@ class Manifest:
                 raise BundleError(f"{where}: {name!r} is not listed under files; export the bundle again")
         for task in self.tasks:
             kinds = {name.split(".")[0] for name in self.graphs}
-            if missing := sorted(_NEEDED[task] - kinds):
+            needed = _FLOW_NEEDED if self.flow and task == "generation" else _NEEDED[task]
+            if missing := sorted(needed - kinds):
                 raise BundleError(f"{where}: graphs {', '.join(missing)} are missing, which {task} needs; export the bundle again")
         for label, value, good in self._ranges():
             if not good:
@@ -219,6 +245,11 @@ class Manifest:
         yield "image_input.background", image.background, all(value <= 255 for value in image.background)
         yield "image_output.grid", picture.grid, 1 <= picture.grid <= 1024
         yield "image_output.size", picture.size, 1 <= picture.size <= 16384
+        yield "image_output.num_ids", picture.num_ids, (picture.num_ids is None) == (self.flow is not None)
+        if self.flow:
+            yield "flow.steps", self.flow.steps, 1 <= self.flow.steps <= MAX_STEPS
+            yield "flow.latent_size", self.flow.latent_size, 1 <= self.flow.latent_size <= 4096
+            yield "flow.latent_channels", self.flow.latent_channels, 1 <= self.flow.latent_channels <= 4096
         yield "defaults.max_tokens", self.defaults.max_tokens, self.defaults.max_tokens >= 1
         yield "defaults.temperature", self.defaults.temperature, self.defaults.temperature >= 0
         for name in self.tokens.__dataclass_fields__:
@@ -240,19 +271,36 @@ class Manifest:
                     yield f"graphs.{name}.inputs.{key}", (cache, got["past_key_0"].dtype), (spec.shape, spec.dtype)
                 yield f"graphs.{name}.inputs.embeds", ("rows", "tokens", model.hidden_size), _shape(graph.inputs, "embeds")
         hidden, embeds = ("rows", model.hidden_size), ("rows", "tokens", model.hidden_size)
+        picture = self.image_output
+        drawn: tuple[tuple[str, str, str, tuple[int | str, ...]], ...]
+        if self.flow:
+            latents = ("images", self.flow.latent_channels, self.flow.latent_size, self.flow.latent_size)
+            pairs = ("images", 2, *cache[1:])
+            drawn = (
+                ("time_embed", "outputs", "time_embeds", ("steps", model.hidden_size)),
+                ("flow_step", "inputs", "latents", latents),
+                ("flow_step", "inputs", "prefix_embeds", ("images", 2, "tokens", model.hidden_size)),
+                *(("flow_step", "inputs", f"past_{part}_{layer}", pairs) for layer in range(model.num_layers) for part in ("key", "value")),
+                ("flow_step", "outputs", "next_latents", latents),
+                ("image_decoder", "inputs", "latents", latents),
+            )
+        else:
+            drawn = (
+                ("image_embed", "inputs", "image_ids", ("rows", "tokens")),
+                ("image_embed", "outputs", "embeds", embeds),
+                ("image_head", "inputs", "hidden", hidden),
+                ("image_head", "outputs", "logits", ("rows", picture.num_ids or 0)),
+                ("image_decoder", "inputs", "image_ids", ("images", picture.num_tokens)),
+            )
         for name, side, key, shape in (
             ("text_embed", "inputs", "text_ids", ("rows", "tokens")),
             ("text_embed", "outputs", "embeds", embeds),
-            ("image_embed", "inputs", "image_ids", ("rows", "tokens")),
-            ("image_embed", "outputs", "embeds", embeds),
             ("text_head", "inputs", "hidden", hidden),
-            ("image_head", "inputs", "hidden", hidden),
             ("text_head", "outputs", "logits", ("rows", model.vocab_size)),
-            ("image_head", "outputs", "logits", ("rows", self.image_output.num_ids)),
             ("vision_encoder", "inputs", "pixels", ("images", 3, self.image_input.size, self.image_input.size)),
             ("vision_encoder", "outputs", "embeds", ("images", self.image_input.num_tokens, model.hidden_size)),
-            ("image_decoder", "inputs", "image_ids", ("images", self.image_output.num_tokens)),
-            ("image_decoder", "outputs", "pixels", ("images", 3, self.image_output.size, self.image_output.size)),
+            *drawn,
+            ("image_decoder", "outputs", "pixels", ("images", 3, picture.size, picture.size)),
         ):
             if name in graphs:
                 yield f"graphs.{name}.{side}.{key}", shape, _shape(getattr(graphs[name], side), key)
@@ -262,6 +310,7 @@ class Manifest:
             yield f"graphs.{name}.outputs, sizes that no input has,", (), tuple(sorted(unknown))
 
 
+_FLOW_NEEDED = {"text_embed", "time_embed", "flow_step", "image_decoder"}
 _NEEDED: dict[Task, set[str]] = {
     "generation": {"text_embed", "image_embed", "language_model", "image_head", "image_decoder"},
     "understanding": {"text_embed", "vision_encoder", "language_model", "text_head"},
@@ -286,7 +335,10 @@ def parse(kind: Any, value: Any, where: str) -> Any:
     if origin is dict and isinstance(value, dict):
         return {key: parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin in (types.UnionType, typing.Union):
-        if type(value) in arguments or (value is None and types.NoneType in arguments):
+        if types.NoneType in arguments:
+            (other,) = set(arguments) - {types.NoneType}
+            return None if value is None else parse(other, value, where)
+        if type(value) in arguments:
             return value
     elif origin is Literal:
         if value in arguments:

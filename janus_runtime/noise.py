@@ -1,7 +1,7 @@
-"""Noise that is the same in Python, CUDA and C++: Philox4x32-10 bits as Gumbel numbers.
+"""Noise that is the same in Python, CUDA and C++: Philox4x32-10 bits as Gumbel or normal numbers.
 
 Generator: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). Key = the 64-bit seed,
-low word first. Counter = (step, block of four ids, 0, 0). Letters: n pictures or answers, V ids.
+low word first. Counter = (step, block of four numbers, 0, 0). Letters: n pictures or answers, V ids.
 """
 
 import operator
@@ -31,15 +31,31 @@ def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> NDArray[np.
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 
 
-def gumbel(seed: int, step: int, num_ids: int) -> NDArray[np.float32]:
-    """Noise [V] of one draw. `u = ((bits >> 8) + 0.5) / 2^24`; `-log(-log u)` in fp64, rounded to fp32."""
-    num_blocks = -(-num_ids // 4)
+def _uniform(seed: int, step: int, count: int) -> NDArray[np.float64]:
+    """`count` numbers `u = ((bits >> 8) + 0.5) / 2^24`, in whole blocks of four."""
+    num_blocks = -(-count // 4)
     counter = np.zeros((num_blocks, 4), np.uint32)
     counter[:, 0] = step
     counter[:, 1] = np.arange(num_blocks, dtype=np.uint32)
-    bits = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32)).reshape(-1)[:num_ids]
-    uniform = ((bits >> np.uint32(8)).astype(np.float64) + 0.5) / 2.0**24
-    result: NDArray[np.float32] = (-np.log(-np.log(uniform))).astype(np.float32)
+    bits = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32)).reshape(-1)
+    uniform: NDArray[np.float64] = ((bits >> np.uint32(8)).astype(np.float64) + 0.5) / 2.0**24
+    return uniform
+
+
+def gumbel(seed: int, step: int, num_ids: int) -> NDArray[np.float32]:
+    """Noise [V] of one draw: `-log(-log u)` in fp64, rounded to fp32."""
+    result: NDArray[np.float32] = (-np.log(-np.log(_uniform(seed, step, num_ids)[:num_ids]))).astype(np.float32)
+    return result
+
+
+def normal(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Standard normal numbers, row-major, as the noise of step 0: of each pair of uniform ones `sqrt(-2 log u)` times cosine
+    and sine of `2 pi v` (Box and Muller 1958) in fp64, rounded to fp32."""
+    count = int(np.prod(shape))
+    first, second = _uniform(seed, 0, count).reshape(-1, 2).T
+    radius, angle = np.sqrt(-2 * np.log(first)), 2 * np.pi * second
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+    result: NDArray[np.float32] = pairs.reshape(-1)[:count].reshape(shape).astype(np.float32)
     return result
 
 

@@ -72,16 +72,20 @@ class Prompter:
             yield rest
 
     def image_string(self, text: str) -> str:
-        """The prompt that draws: no system text, begin-of-image directly after the last colon."""
+        """The prompt that draws: no system text, begin-of-image directly after the last colon.
+
+        JanusFlow's ends with the colon: the published loop cuts the embedding of what comes after.
+        """
         messages = [(self.template.user, self._user_text(text)), (self.template.assistant, "")]
-        return render(self.template, messages) + self.tokens.begin_of_image.text
+        return render(self.template, messages) + ("" if self.manifest.flow else self.tokens.begin_of_image.text)
 
     def image(self, text: str) -> Ids:
-        """Text -> ids [T] that start with BOS and end with begin-of-image. Raises PromptError."""
+        """Text -> ids [T] that start with BOS and end where the picture begins. Raises PromptError."""
         ids = np.array([self.tokens.bos.id, *self.encode(self.image_string(text))], np.int32)
-        limit = self.manifest.language_model.max_length - self.manifest.image_output.num_tokens
+        # JanusFlow has the time before its picture.
+        limit = self.manifest.language_model.max_length - self.manifest.image_output.num_tokens - (self.manifest.flow is not None)
         if limit < 2:
-            raise PromptError(f"this model takes {limit + self.manifest.image_output.num_tokens} tokens in all, too few to draw a picture")
+            raise PromptError(f"this model takes {self.manifest.language_model.max_length} tokens in all, too few to draw a picture")
         if len(ids) > limit:
             raise PromptError(f"prompt has {len(ids)} tokens, this model takes {limit} beside a picture; shorten it: {text[:40]!r}…")
         return ids
@@ -104,14 +108,20 @@ class Prompter:
         return self.expand([self.tokens.bos.id, *ids] if first else ids)
 
     def expand(self, ids: Sequence[int]) -> Ids:
-        """Each placeholder id -> begin, `num_tokens` placeholders, end."""
-        placeholder = self.tokens.image_placeholder.id
+        """Each placeholder id -> begin, as many placeholders as a picture has tokens, end."""
+        placeholder, spec = self.tokens.image_placeholder.id, self.manifest.image_input
         block = [
             self.tokens.begin_of_image.id,
-            *[placeholder] * self.manifest.image_input.num_tokens,
+            *[placeholder] * (spec.num_tokens - spec.includes_begin),
             self.tokens.end_of_image.id,
         ]
         return np.array([new for id in ids for new in (block if id == placeholder else (id,))], np.int32)
+
+    @property
+    def replaced(self) -> list[int]:
+        """The ids of an expanded prompt whose embeddings give way to a picture's features."""
+        begin = [self.tokens.begin_of_image.id] if self.manifest.image_input.includes_begin else []
+        return [*begin, self.tokens.image_placeholder.id]
 
     def _user_text(self, text: str) -> str:
         """A user's text must not smuggle in turns or pictures: special tokens are ours to place."""
@@ -127,9 +137,9 @@ class Prompter:
         return text
 
 
-def splice(embeds: NDArray[np.generic], ids: Ids, placeholder: int, features: NDArray[np.generic]) -> None:
-    """Writes picture features [k, tokens, D] over the rows of `embeds` [T, D] whose id is the placeholder, in place."""
-    places = np.flatnonzero(ids == placeholder)
+def splice(embeds: NDArray[np.generic], ids: Ids, replaced: Sequence[int], features: NDArray[np.generic]) -> None:
+    """Writes picture features [k, tokens, D] over the rows of `embeds` [T, D] whose id is one of `replaced`, in place."""
+    places = np.flatnonzero(np.isin(ids, replaced))
     rows = features.reshape(-1, features.shape[-1])
-    assert len(places) == len(rows), f"{len(places)} placeholders for {len(rows)} feature rows"
+    assert len(places) == len(rows), f"{len(places)} places for {len(rows)} feature rows"
     embeds[places] = rows

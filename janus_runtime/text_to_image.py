@@ -1,4 +1,4 @@
-"""Text to image: prompts -> prefill -> 576 guided draws -> pixels -> PIL images.
+"""Text to image: prompts -> batches -> a drawing, step by step -> pixels -> PIL images.
 
 Letters: P prompts, n pictures in a batch, T prompt length, D hidden size.
 """
@@ -6,8 +6,9 @@ Letters: P prompts, n pictures in a batch, T prompt length, D hidden size.
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +16,31 @@ from PIL import Image
 
 from .engines import Engines
 from .errors import Cancelled, PromptError
+from .flow import FlowDrawing
 from .image import postprocess
 from .noise import Noise
 from .prompt import Ids, Prompter
-from .sampling import Sampler, pair
+from .sampling import Floats, Sampler, pair
 
 OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class GeneratedImage:
-    """One picture. `image_ids` int32 [num_tokens].
+    """One picture: `image_ids` int32 [num_tokens] drawn by `sampler`, or `latents` fp32 [c, s, s] of JanusFlow after `steps`.
 
-    `timings` in ms: `load` (opening graphs, once), `prefill`, `steps` and `step` (one of them) of its batch, `decode` its own.
+    `timings` in ms: `load` (opening graphs, once), `prefill` (to the first step's end), `steps` and `step` (one of them) of its
+    batch, `decode` its own.
     """
 
     image: Image.Image
-    image_ids: NDArray[np.int32]
+    image_ids: NDArray[np.int32] | None
+    latents: NDArray[np.float32] | None
     prompt: str
     seed: int
     cfg_weight: float
-    sampler: Sampler
+    sampler: Sampler | None
+    steps: int
     timings: dict[str, float]
 
 
@@ -47,8 +52,9 @@ class Request:
     n: int
     seed: int
     cfg_weight: float
-    sampler: Sampler
     batch_size: int
+    sampler: Sampler | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,47 +65,92 @@ class Job:
     seed: int
 
 
-@dataclass
-class ImageGenerator:
-    engines: Engines
-    prompter: Prompter
-    _num_tokens: int = field(init=False)
+class Drawing(Protocol):
+    """How a family draws one batch."""
 
-    def __post_init__(self) -> None:
-        self._num_tokens = self.engines.manifest.image_output.num_tokens
+    def prepare(self) -> float:
+        """Opens every graph it needs -> ms it took."""
+
+    def num_steps(self, request: Request) -> int: ...
+
+    def stream(self, batch: Sequence[Job], ids: Sequence[Ids], request: Request) -> Iterator[NDArray[Any]]:
+        """Yields what each step gives [n, ...]. `ids` of all prompts."""
+
+    def collect(self, steps: list[Any]) -> NDArray[Any]:
+        """What all steps gave -> what is decoded, of every picture [n, ...]."""
+
+    def decode(self, drawn: Any) -> Floats:
+        """One picture's -> pixels [3, size, size]. One at a time: activations are large."""
+
+
+class ImageGenerator:
+    def __init__(self, engines: Engines, prompter: Prompter) -> None:
+        self.prompter = prompter
+        self.drawing: Drawing = FlowDrawing(engines) if engines.manifest.flow else IdDrawing(engines, prompter)
 
     def generate(self, request: Request, on_step: OnStep | None = None, cancel: threading.Event | None = None) -> Iterator[GeneratedImage]:
         """Yields pictures in order, prompt by prompt, at the end of each batch of at most `batch_size`.
 
-        `on_step(step, total)` counts drawn ids over all batches. Raises PromptError, NumericalError, Cancelled.
+        `on_step(step, total)` counts steps over all batches. Raises PromptError, NumericalError, Cancelled.
         """
         ids = [self.prompter.image(prompt) for prompt in request.prompts]
         jobs = (Job(p, request.seed + i) for p in range(len(ids)) for i in range(request.n))
-        num_batches = -(-len(ids) * request.n // request.batch_size)
-        total = num_batches * self._num_tokens
-        load = self.engines.prepare("image", "text_embed", "image_decoder")
+        num_batches, num_steps = -(-len(ids) * request.n // request.batch_size), self.drawing.num_steps(request)
+        total = num_batches * num_steps
+        load = self.drawing.prepare()
         for index in range(num_batches):
             batch = list(islice(jobs, request.batch_size))
             start = time.perf_counter()
-            steps: list[Ids] = []
-            for drawn in self.stream(batch, ids, request):
+            steps: list[Any] = []
+            for drawn in self.drawing.stream(batch, ids, request):
                 if not steps:
                     first = time.perf_counter()
                 if cancel is not None and cancel.is_set():
-                    raise Cancelled(f"cancelled after {index * self._num_tokens + len(steps)} of {total} steps")
+                    raise Cancelled(f"cancelled after {index * num_steps + len(steps)} of {total} steps")
                 steps.append(drawn)
                 if on_step is not None:
-                    on_step(index * self._num_tokens + len(steps), total)
+                    on_step(index * num_steps + len(steps), total)
             drawn_at = time.perf_counter()
             timings = {"load": load, "prefill": (first - start) * 1e3, "steps": (drawn_at - first) * 1e3}
-            timings["step"] = timings["steps"] / max(self._num_tokens - 1, 1)
-            for job, row in zip(batch, np.stack(steps, axis=1), strict=True):
-                yield self._finish(request, job, row, timings)
+            timings["step"] = timings["steps"] / max(num_steps - 1, 1)
+            for job, row in zip(batch, self.drawing.collect(steps), strict=True):
+                yield self._finish(request, job, row, num_steps, timings)
+
+    def _finish(self, request: Request, job: Job, drawn: NDArray[Any], num_steps: int, timings: dict[str, float]) -> GeneratedImage:
+        start = time.perf_counter()
+        image = postprocess(self.drawing.decode(drawn))
+        return GeneratedImage(
+            image=image,
+            image_ids=drawn if request.sampler else None,
+            latents=None if request.sampler else drawn,
+            prompt=request.prompts[job.prompt],
+            seed=job.seed,
+            cfg_weight=request.cfg_weight,
+            sampler=request.sampler,
+            steps=num_steps,
+            timings={**timings, "decode": (time.perf_counter() - start) * 1e3},
+        )
+
+
+class IdDrawing:
+    """Janus and Janus-Pro: one id after another. See `Drawing`."""
+
+    def __init__(self, engines: Engines, prompter: Prompter) -> None:
+        self.engines = engines
+        self.prompter = prompter
+        self._num_tokens = engines.manifest.image_output.num_tokens
+
+    def prepare(self) -> float:
+        return self.engines.prepare("image", "text_embed", "image_decoder")
+
+    def num_steps(self, request: Request) -> int:
+        return self._num_tokens
 
     def stream(self, batch: Sequence[Job], ids: Sequence[Ids], request: Request) -> Iterator[Ids]:
         """Yields the ids [n] of each of the `num_tokens` steps of one batch."""
-        sampler, output = request.sampler, self.engines.manifest.image_output
-        noise = Noise([job.seed for job in batch], output.num_ids)
+        num_ids = self.engines.manifest.image_output.num_ids
+        assert num_ids is not None and request.sampler is not None
+        noise = Noise([job.seed for job in batch], num_ids)
         prompts = sorted({job.prompt for job in batch})
         longest = max(len(ids[p]) for p in prompts)
         length = longest + self._num_tokens
@@ -121,16 +172,12 @@ class ImageGenerator:
             if source[slot] != slot:
                 session.replicate(source[slot], slot)
 
-        for drawn in session.draw(first[source], self._num_tokens, sampler, noise, request.cfg_weight):
+        for drawn in session.draw(first[source], self._num_tokens, request.sampler, noise, request.cfg_weight):
             yield drawn[: len(batch)]
 
-    def decode(self, image_ids: Ids) -> NDArray[np.float32]:
-        """Ids [num_tokens] of one picture -> pixels [3, size, size]. One at a time: activations are large."""
-        pixels: NDArray[np.float32] = self.engines["image_decoder"].run({"image_ids": image_ids[None]})["pixels"][0]
-        return pixels
+    def collect(self, steps: list[Ids]) -> Ids:
+        return np.stack(steps, axis=1)
 
-    def _finish(self, request: Request, job: Job, image_ids: Ids, timings: dict[str, float]) -> GeneratedImage:
-        start = time.perf_counter()
-        image = postprocess(self.decode(image_ids))
-        timings = {**timings, "decode": (time.perf_counter() - start) * 1e3}
-        return GeneratedImage(image, image_ids, request.prompts[job.prompt], job.seed, request.cfg_weight, request.sampler, timings)
+    def decode(self, drawn: Ids) -> Floats:
+        pixels: Floats = self.engines["image_decoder"].run({"image_ids": drawn[None]})["pixels"][0]
+        return pixels

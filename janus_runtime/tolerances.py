@@ -39,7 +39,7 @@ LOGIT_MARGIN = 1e-4
 NEAR_TIES = 1e-2
 
 # Graphs that stay in fp32 whatever the bundle's precision (see the recipe in janus_export/precision.py).
-ALWAYS_FP32 = frozenset({"image_encoder", "image_decoder"})
+ALWAYS_FP32 = frozenset({"image_encoder", "image_decoder", "time_embed"})
 
 
 def tolerance(graph: str, precision: str) -> float:

@@ -2,11 +2,13 @@
 
 Goldens hold, for every graph, inputs and the outputs of the fp32 torch reference under
 `<graph>/<tensor>`. `language_model` is checked the way it is used: `embeds` [k, T, D] with `lengths` [k]
-as a ragged prefill, then `steps` [s, k, 1, D] one at a time -> `hidden` [1 + s, k, D].
+as a ragged prefill, then `steps` [s, k, 1, D] one at a time -> `hidden` [1 + s, k, D]. So is `flow_step`: from `noise`
+[1, c, s, s], over an embedded `prompt` [1, T, D], the `velocity` [s, 1, c, s, s] of the first steps of as many as the manifest says.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 from zipfile import BadZipFile
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from .engines import Engines
 from .errors import BundleError
+from .flow import FlowDrawing
 from .manifest import GOLDENS
 from .tolerances import tolerance
 
@@ -32,6 +35,10 @@ class Check:
         return self.difference <= self.tolerance
 
 
+# Of graphs that are checked the way they are used.
+_USED = {"language_model": {"embeds", "lengths", "steps", "hidden"}, "flow_step": {"prompt", "noise", "cfg_weight", "velocity"}}
+
+
 def verify_goldens(engines: Engines) -> Iterator[Check]:
     """Runs every graph of the bundle on its golden inputs. Raises BundleError if a golden is missing."""
     precision = engines.manifest.precision
@@ -40,17 +47,18 @@ def verify_goldens(engines: Engines) -> Iterator[Check]:
             goldens = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise BundleError(f"{engines.bundle.path / GOLDENS} cannot be read: {error}; export the bundle again") from None
-    flavour = engines.language_model.name
     for name in engines.manifest.graphs:
         kind = name.split(".")[0]
-        if kind == "language_model" and name != flavour:
+        if kind == "language_model" and name != engines.language_model.name:
             continue
         golden = {key.removeprefix(f"{kind}/"): value for key, value in goldens.items() if key.startswith(f"{kind}/")}
-        needed = {"embeds", "lengths", "steps", "hidden"} if kind == "language_model" else set(_tensors(engines, name))
+        needed = _USED.get(kind) or set(_tensors(engines, name))
         if missing := sorted(needed - golden.keys()):
             raise BundleError(f"{engines.bundle.path / GOLDENS} lacks {', '.join(missing)} of {kind}; export the bundle again")
         if kind == "language_model":
             difference = relative_difference(_run_session(engines, golden), golden["hidden"])
+        elif kind == "flow_step":
+            difference = relative_difference(_run_flow(engines, golden), golden["velocity"])
         else:
             difference = _run_graph(engines, name, golden)
         yield Check(name, difference, tolerance(kind, precision))
@@ -89,3 +97,12 @@ def _run_session(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[A
     dtype = engines.language_model.spec.inputs["embeds"].dtype
     hidden += [session.advance(step.astype(dtype)) for step in steps]
     return np.stack(hidden).astype(np.float32)
+
+
+def _run_flow(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The golden's prompt and noise -> velocities of the first steps [steps, 1, c, s, s]."""
+    flow = engines.manifest.flow
+    assert flow is not None
+    drawing = FlowDrawing(engines)
+    steps = drawing.integrate(golden["noise"], drawing.prefix(list(golden["prompt"])), flow.steps, float(golden["cfg_weight"][0]))
+    return np.stack([velocity for _, velocity in islice(steps, len(golden["velocity"]))])

@@ -63,13 +63,13 @@ class Traced(Attention):
         raise NotImplementedError
 
     def forward(self, qkv: Tensor, key: Tensor, value: Tensor, prepared: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        rows, tokens, width = qkv.shape
-        given = (rows, self.num_heads, tokens, self.head_size) if self.gives == "new" else key.shape
+        *rows, tokens, width = qkv.shape
+        given = (*rows, self.num_heads, tokens, self.head_size) if self.gives == "new" else key.shape
         context, key, value = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{self.flavour}",
             [qkv, key, value, *prepared],
             dtypes=[qkv.dtype] * 3,
-            shapes=[(rows, tokens, width // 3), given, given],
+            shapes=[(*rows, tokens, width // 3), given, given],
             version=1,
         )
         return context, key, value
@@ -217,13 +217,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def causal_attention(text: TextConfig, qkv: Tensor) -> Tensor:
-    """The reference: whole sequences from position 0, no cache. qkv [R, T, 3D] -> context [R, T, D]."""
+def causal_attention(text: TextConfig, qkv: Tensor, seen: Tensor | None = None) -> Tensor:
+    """The reference: whole sequences from position 0, no cache. qkv [R, T, 3D] -> context [R, T, D]. `seen` bool [R, T] masks the rest."""
     rows, tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     query, key, value = qkv.view(rows, tokens, 3, text.num_heads, text.head_size).permute(2, 0, 3, 1, 4)
     cos, sin = (
         torch.from_numpy(RopeTable(name, tokens, text.head_size, text.rope_theta).make({}, "float32")).to(qkv.dtype)
         for name in ("cos", "sin")
     )
-    context = F.scaled_dot_product_attention(rotate(query, cos, sin), rotate(key, cos, sin), value, is_causal=True)
+    mask = None if seen is None else torch.ones(tokens, tokens, dtype=torch.bool).tril() & seen[:, None, None]
+    context = F.scaled_dot_product_attention(rotate(query, cos, sin), rotate(key, cos, sin), value, mask, is_causal=mask is None)
     return context.transpose(1, 2).reshape(rows, tokens, width)

@@ -38,7 +38,10 @@ class VisionLayer(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """`pixels` fp32 [k, 3, size, size] -> `embeds` [k, T, decoder width]. Patches are row-major; no pooling."""
+    """`pixels` fp32 [k, 3, size, size] -> `embeds` [k, T, decoder width]. Patches are row-major; no pooling.
+
+    JanusFlow's has a learned vector before the patches, which stands for begin-of-image.
+    """
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
@@ -53,10 +56,14 @@ class VisionEncoder(nn.Module):
         self.layers = nn.ModuleList(VisionLayer(vision, index, f) for index in range(vision.num_layers))
         self.norm = LayerNorm(f"{_TOWER}.post_layernorm", vision.hidden_size, vision.norm_eps)
         self.aligner = Projector(f, "model.aligner", vision.hidden_size, config.text.hidden_size, vision.aligner_depth)
+        self.begin = parameter(FromCheckpoint((("beg_of_und_embed", (1, config.text.hidden_size)),)), f) if config.flow else None
 
     def forward(self, pixels: Tensor) -> Tensor:
         patches = F.conv2d(pixels.to(self.f), self.patch, self.patch_bias, stride=self.patch_size)
         x = patches.flatten(2).transpose(1, 2) + self.positions
         for layer in self.layers:
             x = layer(x)
-        return self.aligner(self.norm(x))
+        embeds = self.aligner(self.norm(x))
+        if self.begin is None:
+            return embeds
+        return torch.cat([self.begin.expand(embeds.shape[0], 1, -1), embeds], dim=1)

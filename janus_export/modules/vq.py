@@ -1,4 +1,7 @@
-"""The VQ tokenizer's two halves. Letters: n pictures, C channels, H W a level's size, V codes."""
+"""The VQ tokenizer's two halves, and the decoder of SDXL's VAE, which is built alike.
+
+Letters: n pictures, C channels, H W a level's size, V codes.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -146,32 +149,59 @@ class ImageEncoder(nn.Module):
         return (latents @ codes.T).argmax(-1).to(torch.int32)
 
 
-class ImageDecoder(nn.Module):
-    """`image_ids` int32 [n, grid²] -> `pixels` fp32 [n, 3, size, size], about -1 to 1. Codes are L2-normalised at use."""
+class PixelDecoder(nn.Module):
+    """From the grid of `inputs` channels up to pixels: the half that VQ tokenizers and SDXL's VAE share.
 
-    def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
+    `widths` of the levels, from the grid on, of `blocks` residual blocks each; the first level attends if `attends`.
+    """
+
+    def __init__(self, f: torch.dtype, name: str, inputs: int, widths: list[int], blocks: int, attends: bool) -> None:
         super().__init__()
-        vq, name = config.vq, f"{_VQ}.decoder"
-        widths = [vq.base_channels * m for m in reversed(vq.multipliers)]
-        inputs = [widths[0], *widths]
-        self.grid = vq.grid
-        self.codebook = codebook(vq, f)
-        self.post_quant = Conv(f, f"{_VQ}.post_quant_conv", vq.code_size, vq.latent_channels, 1)
-        self.first = Conv(f, f"{name}.conv_in", vq.latent_channels, widths[0], 3)
+        before = [widths[0], *widths]
+        self.first = Conv(f, f"{name}.conv_in", inputs, widths[0], 3)
         self.middle = middle(f, f"{name}.mid", widths[0])
         self.levels = nn.ModuleList(
-            Level(f, f"{name}.up.{i}", inputs[i], width, vq.num_res_blocks + 1, attends=i == 0) for i, width in enumerate(widths)
+            Level(f, f"{name}.up.{i}", before[i], width, blocks, attends and i == 0) for i, width in enumerate(widths)
         )
         self.ups = nn.ModuleList(Conv(f, f"{name}.up.{i}.upsample.conv", width, width, 3) for i, width in enumerate(widths[:-1]))
         self.norm = GroupNorm(f, f"{name}.norm_out", widths[-1])
         self.last = Conv(f, f"{name}.conv_out", widths[-1], 3, 3)
 
-    def forward(self, image_ids: Tensor) -> Tensor:
-        codes = F.embedding(image_ids, F.normalize(self.codebook, dim=-1))
-        x = codes.transpose(1, 2).reshape(-1, codes.shape[-1], self.grid, self.grid)
-        x = self.middle(self.first(self.post_quant(x)))
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.middle(self.first(x))
         for index, level in enumerate(self.levels):
             x = level(x)
             if index < len(self.ups):
                 x = self.ups[index](F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return self.last(F.silu(self.norm(x)))
+
+
+class ImageDecoder(nn.Module):
+    """`image_ids` int32 [n, grid²] -> `pixels` fp32 [n, 3, size, size], about -1 to 1. Codes are L2-normalised at use."""
+
+    def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
+        super().__init__()
+        vq = config.vq
+        widths = [vq.base_channels * m for m in reversed(vq.multipliers)]
+        self.grid = vq.grid
+        self.codebook = codebook(vq, f)
+        self.post_quant = Conv(f, f"{_VQ}.post_quant_conv", vq.code_size, vq.latent_channels, 1)
+        self.decoder = PixelDecoder(f, f"{_VQ}.decoder", vq.latent_channels, widths, vq.num_res_blocks + 1, attends=True)
+
+    def forward(self, image_ids: Tensor) -> Tensor:
+        codes = F.embedding(image_ids, F.normalize(self.codebook, dim=-1))
+        return self.decoder(self.post_quant(codes.transpose(1, 2).reshape(-1, codes.shape[-1], self.grid, self.grid)))
+
+
+class LatentDecoder(nn.Module):
+    """`latents` fp32 [n, c, h, w] of unit scale -> `pixels` fp32 [n, 3, size, size], about -1 to 1: SDXL's VAE, of diffusers' names."""
+
+    def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
+        super().__init__()
+        vae = config.flow.vae
+        self.scale = vae.scaling_factor
+        self.post_quant = Conv(f, "vae.post_quant_conv", vae.latent_channels, vae.latent_channels, 1)
+        self.decoder = PixelDecoder(f, "vae.decoder", vae.latent_channels, list(vae.widths[::-1]), vae.num_res_blocks + 1, attends=False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.decoder(self.post_quant(latents / self.scale))
