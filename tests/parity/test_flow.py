@@ -1,0 +1,230 @@
+"""JanusFlow against `bench/janus_flow.py`, plain PyTorch that computes the whole prompt in every step, and diffusers' VAE."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import janus_runtime
+import janus_runtime.image
+import janus_runtime.prompt
+from bench.janus_flow import JanusFlow, draw, pixels, vae
+from janus_runtime.flow import FlowDrawing
+from janus_runtime.noise import normal
+from janus_runtime.tolerances import FP32
+from janus_runtime.verify import relative_difference
+
+from .compare import assert_close, assert_same_ids
+from .reference import example_images
+
+PROMPTS = ("a red circle left of the blue square", "fox")
+SYSTEM = "You are a helpful language and vision assistant."
+STEPS = 30
+
+
+@pytest.fixture(scope="module", params=["tiny-flow", "small-flow"])
+def flow_model(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def torch_flow(flow_model, checkpoints) -> JanusFlow:
+    return JanusFlow.load(checkpoints(flow_model))
+
+
+@pytest.fixture(scope="module")
+def decoder(flow_model, checkpoints):
+    return vae(checkpoints(flow_model) / "vae")
+
+
+@pytest.fixture(scope="module")
+def runtime(flow_model, bundles):
+    with janus_runtime.load(bundles(flow_model), backend="cpu") as opened:
+        yield opened
+
+
+def prompt_ids(runtime, text: str) -> torch.Tensor:
+    """Written out from the published template, with the id that marks the picture's begin and is cut off."""
+    encode, bos = runtime._prompter.encode, runtime.manifest.tokens.bos.id
+    return torch.tensor([bos, *encode(f"User: {text}\n\nAssistant:"), runtime.manifest.tokens.begin_of_image.id])
+
+
+def noise_of(runtime, *seeds: int) -> np.ndarray:
+    flow = runtime.manifest.flow
+    return np.stack([normal(seed, (flow.latent_channels, flow.latent_size, flow.latent_size)) for seed in seeds])
+
+
+def expected_steps(runtime, torch_flow, text: str, noise: np.ndarray, cfg_weight: float, steps: int = STEPS, exact: bool = True):
+    """-> final latents, guided velocities [steps, n, c, s, s] of the reference, one prompt alone."""
+    velocities = []
+
+    def on_step(step: int, latents: torch.Tensor, rows: torch.Tensor) -> None:
+        cond, uncond = rows.chunk(2)
+        velocities.append((uncond + cfg_weight * (cond - uncond)).numpy())
+
+    ids, pad = prompt_ids(runtime, text), runtime.manifest.tokens.pad.id
+    latents = draw(torch_flow, ids, torch.from_numpy(noise), pad_id=pad, steps=steps, cfg_weight=cfg_weight, exact=exact, on_step=on_step)
+    return latents.numpy(), np.stack(velocities)
+
+
+def test_prompts(runtime):
+    assert runtime._prompter.image_string(" a fox ") == "User: a fox\n\nAssistant:"
+    assert runtime._prompter.image("a fox").tolist() == prompt_ids(runtime, "a fox")[:-1].tolist()
+    system, _, rest = runtime._prompter.question_string("What is it?", 1).partition("\n\n")
+    assert system.startswith(SYSTEM) and rest == "User: <image_placeholder>\nWhat is it?\n\nAssistant:"
+    ids, tokens = runtime._prompter.question("What?", 2).tolist(), runtime.manifest.tokens
+    # A begin, whose place the learned vector takes, as many placeholders as patches, an end: the published processor's ids.
+    patches = runtime.manifest.image_input.num_tokens - 1
+    assert [ids.count(token.id) for token in (tokens.begin_of_image, tokens.image_placeholder, tokens.end_of_image)] == [2, 2 * patches, 2]
+
+
+def test_time_embed(runtime, torch_flow):
+    """Times and all that the blocks make of them, at every step and between."""
+    times = np.linspace(0, 1000, 37, dtype=np.float32)
+    got = runtime._engines["time_embed"].run({"times": times})
+    with torch.inference_mode():
+        embeds = torch_flow.time_embedding(torch.from_numpy(times))
+        blocks = [*torch_flow.vision_gen_enc_model.mid_block.res_blocks, *torch_flow.vision_gen_dec_model.mid_block.res_blocks]
+        conditions = torch.cat([block.cond_embeds_mapper(torch.nn.functional.silu(embeds)) for block in blocks], dim=-1)
+    assert_close(got["time_embeds"], embeds.numpy(), "time_embeds")
+    assert_close(got["conditions"], conditions.numpy(), "conditions")
+
+
+@pytest.mark.parametrize("cfg_weight", [2.0, 5.0, 1.0])
+def test_every_step_of_prompts_of_different_lengths(runtime, torch_flow, cfg_weight):
+    """Two pictures of each prompt in one batch; each prompt alone in the reference, which computes all of it in every step."""
+    drawing = FlowDrawing(runtime._engines)
+    noise = noise_of(runtime, 7, 8, 9, 10)
+    rows = [runtime._engines.embed_text(runtime._prompter.image(text)) for text in PROMPTS]
+    assert len(rows[0]) != len(rows[1])
+    steps = list(drawing.integrate(noise, drawing.prefix([rows[0], rows[0], rows[1], rows[1]]), STEPS, cfg_weight))
+    for index, text in enumerate(PROMPTS):
+        mine = slice(2 * index, 2 * index + 2)
+        latents, velocities = expected_steps(runtime, torch_flow, text, noise[mine], cfg_weight)
+        for step, (_, velocity) in enumerate(steps):
+            assert_close(velocity[mine], velocities[step], f"velocity of {text!r} in step {step}")
+        assert_close(steps[-1][0][mine], latents, f"latents of {text!r}")
+        assert np.abs(velocities[0] - velocities[-1]).max() > 0.1, "a constant velocity; equality would show little"
+
+
+def test_velocities_depend_on_prompt_guidance_and_time(runtime):
+    """Else the test above would pass for a runtime that ignores them."""
+    drawing, noise = FlowDrawing(runtime._engines), noise_of(runtime, 7)
+    embed = lambda text: drawing.prefix([runtime._engines.embed_text(runtime._prompter.image(text))])  # noqa: E731
+
+    def latents(text: str, steps: int, weight: float) -> np.ndarray:
+        return list(drawing.integrate(noise, embed(text), steps, weight))[-1][0]
+
+    base = latents(PROMPTS[0], 3, 2.0)
+    for what, other in (
+        ("the prompt", latents(PROMPTS[1], 3, 2.0)),
+        ("the guidance", latents(PROMPTS[0], 3, 4.0)),
+        ("the number of steps", latents(PROMPTS[0], 4, 2.0)),
+    ):
+        assert relative_difference(other, base) > 100 * FP32, f"latents do not depend on {what}"
+
+
+def test_times_rounded_as_published(bundles, flow_model, runtime, torch_flow, tmp_path):
+    """The manifest chooses; rounded ones are the reference's, and another picture."""
+    folder = shutil.copytree(bundles(flow_model), tmp_path / "rounded")
+    raw = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    raw["flow"]["times"] = "bf16"
+    (folder / "manifest.json").write_text(json.dumps(raw), encoding="utf-8")
+    noise = noise_of(runtime, 3)
+    expected, _ = expected_steps(runtime, torch_flow, PROMPTS[0], noise, 2.0, exact=False)
+    with janus_runtime.load(folder, backend="cpu") as rounded:
+        (picture,) = rounded.generate(PROMPTS[0], seed=3)
+    assert_close(picture.latents[None], expected, "latents with rounded times")
+    (exact,) = runtime.generate(PROMPTS[0], seed=3)
+    assert relative_difference(exact.latents[None], expected) > 10 * FP32
+
+
+def test_image_decoder(runtime, decoder):
+    latents = np.random.default_rng(0).standard_normal((3, *noise_of(runtime, 0).shape[1:]), np.float32)
+    got = runtime._engines["image_decoder"].run({"latents": latents})["pixels"]
+    expected = pixels(decoder, torch.from_numpy(latents)).numpy()
+    assert expected.std() > 0.1, "the reference's picture is flat; equality with it would show nothing"
+    for index in range(len(latents)):
+        assert_close(got[index], expected[index], f"image_decoder, picture {index}")
+
+
+def test_a_picture_to_the_last_grey_level(runtime, torch_flow, decoder):
+    """`generate` in all, against the reference's latents, diffusers' pixels and the demo's way to bytes, by truncation."""
+    pictures = runtime.generate(list(PROMPTS), n=2, seed=5, steps=7, cfg_weight=3.0, batch_size=3)
+    assert [(picture.prompt, picture.seed) for picture in pictures] == [(text, seed) for text in PROMPTS for seed in (5, 6)]
+    for picture in pictures:
+        assert picture.image_ids is None and picture.sampler is None and picture.steps == 7
+        expected, _ = expected_steps(runtime, torch_flow, picture.prompt, noise_of(runtime, picture.seed), 3.0, steps=7)
+        assert_close(picture.latents[None], expected, "latents")
+        floats = pixels(decoder, torch.from_numpy(expected))[0].clip(-1, 1).permute(1, 2, 0).numpy()
+        levels = ((floats + 1) / 2 * 255).astype(np.uint8)
+        assert np.abs(np.asarray(picture.image).astype(int) - levels).max() <= 1
+
+
+def test_a_picture_does_not_depend_on_its_company(runtime):
+    together = runtime.generate(list(PROMPTS), n=2, seed=1, steps=5)
+    for picture in together:
+        (alone,) = runtime.generate(picture.prompt, seed=picture.seed, steps=5)
+        assert_close(alone.latents, picture.latents, "latents alone")
+
+
+# Answers
+
+
+def question(runtime, torch_flow, text: str, images: list) -> torch.Tensor:
+    """Embedded prompt [1, T, D]: begin-of-image and the placeholders give way to what the model sees (published processor)."""
+    tokens, ids = runtime.manifest.tokens, runtime._prompter.question(text, len(images))
+    seen = torch.from_numpy(np.stack([image_pixels(runtime, image) for image in images]))
+    embeds = torch_flow.language_model.get_input_embeddings()(torch.from_numpy(ids.astype(np.int64)))[None]
+    mask = np.isin(ids, [tokens.begin_of_image.id, tokens.image_placeholder.id])
+    embeds[0, torch.from_numpy(mask)] = torch_flow.see(seen).flatten(0, 1)
+    return embeds
+
+
+def image_pixels(runtime, image) -> np.ndarray:
+    return janus_runtime.image.preprocess(image, runtime.manifest.image_input)
+
+
+def test_vision_encoder(runtime, torch_flow):
+    spec = runtime.manifest.image_input
+    batch = np.random.default_rng(0).uniform(-1, 1, (3, 3, spec.size, spec.size)).astype(np.float32)
+    got = runtime._engines["vision_encoder"].run({"pixels": batch})["embeds"]
+    with torch.inference_mode():
+        assert_close(got, torch_flow.see(torch.from_numpy(batch)).numpy(), "vision_encoder")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@torch.inference_mode()
+def test_answers(runtime, torch_flow, count):
+    """Greedy ids equal those of whole forwards without a cache, and so do the logits on the way."""
+    images = example_images(9, [(90, 70), (33, 120)])[:count]
+    answer = runtime.describe(images, "what colour is the triangle?", max_tokens=16)
+    text = "".join(answer)
+    assert text == answer.text
+    embeds = question(runtime, torch_flow, "what colour is the triangle?", images)
+    fed = torch_flow.language_model.get_input_embeddings()(torch.tensor([answer.text_ids]))
+    logits = torch_flow.language_model(inputs_embeds=torch.cat([embeds, fed], dim=1)).logits[0, embeds.shape[1] - 1 :].numpy()
+    second, first = np.partition(logits[: len(answer.text_ids)], -2, axis=-1)[:, -2:].T
+    assert_same_ids(
+        np.array(answer.text_ids), logits.argmax(-1)[: len(answer.text_ids)], float((first - second).min()), f"{count} pictures"
+    )
+    # Fixed ids through prefill and steps.
+    session = runtime._engines.session("text", 1, embeds.shape[1] + len(answer.text_ids))
+    features = [runtime._engines.encode_image(image_pixels(runtime, image)) for image in images]
+    ids = runtime._prompter.question("what colour is the triangle?", count)
+    mine = runtime._engines.embed_text(ids).copy()
+    janus_runtime.prompt.splice(mine, ids, runtime._prompter.replaced, np.stack(features))
+    got = [session.prefill([mine])[0], *(session.step(np.array([token], np.int32))[0] for token in answer.text_ids)]
+    assert_close(np.stack(got), logits, "logits of every step")
+
+
+def test_manifest_says_what_a_flow_is(runtime, flow_model):
+    manifest = runtime.manifest
+    assert manifest.family == "janus-flow" and manifest.source.vae == "vae" and manifest.image_output.num_ids is None
+    assert dataclasses.asdict(manifest.flow) == {
+        "latent_channels": 4, "latent_size": 2 * manifest.image_output.grid, "steps": 30, "times": "exact",
+    }  # fmt: skip
+    assert manifest.defaults.cfg_weight == 2.0 and manifest.image_input.includes_begin
