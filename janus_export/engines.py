@@ -1,24 +1,20 @@
 """Bundle -> TensorRT plans for this machine's GPU, under `plans/<gpu>-<library version>`. No torch."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from tempfile import TemporaryDirectory
+from typing import Literal
 
 from janus_runtime.bundle import Bundle, sha256
 from janus_runtime.errors import BackendError, JanusError
-from janus_runtime.manifest import WEIGHTS, Graph, Manifest
+from janus_runtime.manifest import WEIGHTS, Manifest
 from janus_runtime.plans import FORMAT, KEY, PLANS, Plan, PlanSet, folder_name
 
 from .aside import aside
-from .trt_builder import Builder, Profile
-
-if TYPE_CHECKING:
-    from onnx_ir import Model
+from .trt_builder import Builder, Profile, Weights
 
 Flavour = Literal["slice", "inplace"]
-Weights = Literal["fp16", "bf16", "int4"]
 
 ROWS = (2, 8, 32)
 LENGTHS = (320, 512, 704, 1216)
@@ -76,8 +72,17 @@ def build_engines(
     piece = min(_PIECE, lengths[0])
     graphs = {name: graph for name, graph in manifest.graphs.items() if name.split(".")[0] != _DECODER or name.endswith(f".{flavour}")}
     profiles = {name: profiles_of(name, rows, lengths, piece) for name in graphs}
-    models = {name: _rewritten(name, bundle.path / graph.file, weights) for name, graph in graphs.items()}
-    _check_space(bundle.path, graphs, models, profiles)
+    stored = {name: graph.weight_bytes for name, graph in graphs.items()}
+    models = {}
+    if weights in ("bf16", "int4"):
+        # It needs onnx-ir, which an environment for plans of fp16 may lack.
+        from . import trt_weights
+
+        paths = {name: bundle.path / graph.file for name, graph in graphs.items()}
+        models = {name: model for name, path in paths.items() if (model := trt_weights.rewritten(name, path, weights))}
+        stored |= {name: trt_weights.bytes_of(model) for name, model in models.items()}
+        graphs = {name: trt_weights.interface(name, graph, weights) for name, graph in graphs.items()}
+    _check_space(bundle.path, stored, profiles, rewritten=max((stored[name] for name in models), default=0))
 
     folder = bundle.path / PLANS / folder_name(builder.gpu, builder.version)
     timings = bundle.path / PLANS / f"timings-{builder.version}-{builder.compute_capability}.cache"
@@ -87,8 +92,12 @@ def build_engines(
             on_stage(f"building {name}", index / len(graphs))
             target = part / f"{name}.plan"
             needed = sizes if name.split(".")[0] == _DECODER else {}
-            with _source(bundle.path / graph.file, models.pop(name), part / "source") as onnx:
-                builder.build(onnx, target, _interface(name, graph, weights), profiles[name], needed, level, timings)
+            onnx = bundle.path / graph.file
+            with TemporaryDirectory(dir=part) as source:
+                if name in models:
+                    onnx = Path(source) / graph.file
+                    trt_weights.save(models.pop(name), onnx)
+                builder.build(onnx, target, graph, profiles[name], needed, level, timings)
             plans[name] = Plan(target.name, target.stat().st_size, sha256(target), manifest.files[graph.file].sha256)
         key = PlanSet(
             format=FORMAT,
@@ -155,17 +164,9 @@ def _cache_lengths(lengths: Sequence[int], manifest: Manifest) -> tuple[int, ...
     return tuple(sorted({min(length, manifest.language_model.max_length) for length in lengths}))
 
 
-def _check_space(
-    folder: Path, graphs: dict[str, Graph], models: "Mapping[str, Model | None]", profiles: Mapping[str, list[Profile]]
-) -> None:
-    """Room for every plan, and for one rewritten graph at a time. Raises JanusError."""
-    sizes = {name: graph.weight_bytes for name, graph in graphs.items()}
-    if any(model is not None for model in models.values()):
-        from .trt_weights import bytes_of
-
-        sizes |= {name: bytes_of(model) for name, model in models.items() if model is not None}
-    rewritten = max((size for name, size in sizes.items() if models[name]), default=0)
-    plans = sum(size * _copies(profiles[name]) for name, size in sizes.items())
+def _check_space(folder: Path, stored: Mapping[str, int], profiles: Mapping[str, list[Profile]], rewritten: int) -> None:
+    """Room for every plan, whose weights are `stored` bytes, and for one rewritten graph at a time. Raises JanusError."""
+    plans = sum(size * _copies(profiles[name]) for name, size in stored.items())
     free, needed = shutil.disk_usage(folder).free, _SPARE_SHARE * plans + rewritten + _SPARE_BYTES
     if free < needed:
         raise JanusError(f"the disk of {folder} has {free / 1e9:.1f} GB free, the plans need {needed / 1e9:.1f} GB; make room")
@@ -179,34 +180,3 @@ def _copies(profiles: list[Profile]) -> int:
     """
     alone = [all(size == (1, 1, 1) for letter, size in profile.items() if letter != "max_length") for profile in profiles]
     return 2 if any(alone) and not all(alone) else 1
-
-
-def _rewritten(name: str, path: Path, weights: Weights | None) -> "Model | None":
-    """See `trt_weights.rewritten`, which needs onnx-ir; where weights stay what they are, nothing does."""
-    if weights in (None, "fp16"):
-        return None
-    from .trt_weights import rewritten
-
-    return rewritten(name, path, weights)
-
-
-def _interface(name: str, graph: Graph, weights: Weights | None) -> Graph:
-    if weights != "bf16":
-        return graph
-    from .trt_weights import interface
-
-    return interface(name, graph, weights)
-
-
-@contextmanager
-def _source(path: Path, model: "Model | None", folder: Path) -> Iterator[Path]:
-    """What TensorRT reads: the bundle's graph at `path`, or `model`, which lies in `folder` meanwhile."""
-    if model is None:
-        yield path
-        return
-    from .trt_weights import save
-
-    folder.mkdir()
-    save(model, folder / path.name)
-    yield folder / path.name
-    shutil.rmtree(folder)

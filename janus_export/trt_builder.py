@@ -7,13 +7,15 @@ import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from janus_runtime.errors import BackendError, JanusError, first_line
 from janus_runtime.manifest import Graph, TensorSpec
 
 # Shape letter -> its least, its usual and its largest size.
 Profile = Mapping[str, tuple[int, int, int]]
+# What a plan's matrices are of, where the bundle is fp16.
+Weights = Literal["fp16", "bf16", "int4"]
 
 _DTYPES = {
     "FLOAT": "float32",

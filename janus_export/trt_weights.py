@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from janus_runtime.manifest import Graph, TensorSpec
 
-from .engines import Weights
+from .trt_builder import Weights
 
 # The first opset with integers of four bits and scales of a block, and the file format of its day.
 _OPSET, _IR_VERSION = 21, 10
