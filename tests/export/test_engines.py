@@ -17,7 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from bench.make_checkpoint import make_checkpoint
+from bench.make_checkpoint import ALL_MODELS, make_checkpoint
 from bench.published_layouts import MODELS
 from janus_export import bundle as bundle_module
 from janus_export import trt_builder
@@ -50,7 +50,7 @@ def pro(tmp_path_factory):
     cut = dataclasses.replace(whole, text=text, vision=dataclasses.replace(whole.vision, num_layers=2))
     folder = tmp_path_factory.mktemp("pro")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(MODELS, "cut", cut)
+        patch.setitem(ALL_MODELS, "cut", cut)
         patch.setattr(bundle_module, "make_goldens", lambda *arguments: {})
         checkpoint = make_checkpoint("cut", folder / "checkpoint", dtype="fp16")
         export_bundle(open_checkpoint(str(checkpoint)), folder / "bundle", "fp16")
