@@ -82,11 +82,19 @@ nano-build() {
   done
 }
 
+# both NAME COMMAND...: on each backend, whatever became of the other.
+both() {
+  local name=$1 bad=0
+  shift
+  trt -m "$@" --backend "$TRT" --out "$results/$name-tensorrt.json" || bad=1
+  ort -m "$@" --backend "$CUDA" --out "$results/$name-cuda.json" || bad=1
+  return $bad
+}
+
 nano-verify() {
   local bad=0
   trt -m bench.gpu_parity verify "$bundles/nano-fp32" --backend "$TRT" --out "$results/verify-nano-fp32-tensorrt.json" || bad=1
-  trt -m bench.gpu_parity verify "$bundles/nano-fp16" --backend "$TRT" --out "$results/verify-nano-fp16-tensorrt.json" || bad=1
-  ort -m bench.gpu_parity verify "$bundles/nano-fp16" --backend "$CUDA" --out "$results/verify-nano-fp16-cuda.json" || bad=1
+  both verify-nano-fp16 bench.gpu_parity verify "$bundles/nano-fp16" || bad=1
   return $bad
 }
 
@@ -107,11 +115,9 @@ nano-logits() {
 }
 
 nano-quality() {
-  local cpu=$results/quality-nano-cpu.json bad=0
+  local cpu=$results/quality-nano-cpu.json
   ort -m bench.gpu_parity quality engines/janus-nano --backend cpu "${quality[@]}" --out "$cpu" || return
-  trt -m bench.gpu_parity quality "$bundles/nano-fp16" --backend "$TRT" "${quality[@]}" --baseline "$cpu" --out "$results/quality-nano-tensorrt.json" || bad=1
-  ort -m bench.gpu_parity quality "$bundles/nano-fp16" --backend "$CUDA" "${quality[@]}" --baseline "$cpu" --out "$results/quality-nano-cuda.json" || bad=1
-  return $bad
+  both quality-nano bench.gpu_parity quality "$bundles/nano-fp16" "${quality[@]}" --baseline "$cpu"
 }
 
 # fill NAME: a packed bundle, with its weights, in our own folder; carrying again would take them away.
@@ -134,21 +140,11 @@ plans() {
 7b-build-8() { plans 7b 8; }
 7b-build-32() { plans 7b 32; }
 
-graphs() {
-  local bad=0
-  trt -m bench.gpu_parity verify "$bundles/$1-fp16" --backend "$TRT" --out "$results/verify-$1-tensorrt.json" || bad=1
-  ort -m bench.gpu_parity verify "$bundles/$1-fp16" --backend "$CUDA" --out "$results/verify-$1-cuda.json" || bad=1
-  return $bad
-}
+graphs() { both "verify-$1" bench.gpu_parity verify "$bundles/$1-fp16"; }
 1b-verify() { graphs 1b; }
 7b-verify() { graphs 7b; }
 
-ours() {
-  local bad=0
-  trt -m bench.gpu_bench "$bundles/$1-fp16" --backend "$TRT" --rows "$2" "${bench[@]}" --out "$results/gpu-$1-$2-tensorrt.json" || bad=1
-  ort -m bench.gpu_bench "$bundles/$1-fp16" --backend "$CUDA" --rows "$2" "${bench[@]}" --out "$results/gpu-$1-$2-cuda.json" || bad=1
-  return $bad
-}
+ours() { both "gpu-$1-$2" bench.gpu_bench "$bundles/$1-fp16" --rows "$2" "${bench[@]}"; }
 1b-bench-2() { ours 1b 2; }
 1b-bench-8() { ours 1b 8; }
 1b-bench-32() { ours 1b 32; }
