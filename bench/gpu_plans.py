@@ -20,6 +20,7 @@ from janus_export.engines import LEVEL, build_engines
 from janus_runtime.bundle import Bundle
 from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
+from janus_runtime.plans import context_without_memory
 
 # What the inspector lists that runs no kernel.
 _NO_KERNEL = frozenset({"Constant", "NoOp", "Signal", "Wait", "ShapeHostToDevice", "DeviceToShapeHost", "shape_call"})
@@ -39,9 +40,7 @@ def inspect(library: str, plan: Path) -> dict[str, Any]:
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         raise JanusError(f"{library} {trt.__version__} does not open {plan}; build it again on this machine")
-    context = engine.create_execution_context_without_device_memory() if hasattr(engine, "create_execution_context_without_device_memory") \
-        else engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)  # fmt: skip
-    inspector = engine.create_engine_inspector()
+    context, inspector = context_without_memory(trt, engine), engine.create_engine_inspector()
     inspector.execution_context = context
     return kernels(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 

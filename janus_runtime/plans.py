@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .bundle import Bundle
 from .errors import BackendError, BundleError
@@ -95,6 +96,13 @@ def find_plans(bundle: Bundle, library: str, version: str, gpu: str, compute_cap
         if size != plan.bytes:
             raise BackendError(f"{path}, the plan of {name}, has {'no' if size is None else size} bytes, expected {plan.bytes}; {build}")
     return folder, plans
+
+
+def context_without_memory(trt: Any, engine: Any) -> Any:
+    """A context of an open plan, whose scratch memory is the caller's; None where TensorRT, of whatever name and version, fails."""
+    if hasattr(trt, "ExecutionContextAllocationStrategy"):
+        return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    return engine.create_execution_context_without_device_memory()
 
 
 def _graph_sha256(bundle: Bundle, name: str) -> str | None:

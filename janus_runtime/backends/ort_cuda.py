@@ -9,6 +9,7 @@ from ..bundle import Bundle
 from ..device_loop import Steps
 from ..errors import BackendError, BundleError, OutOfMemory, first_line, is_out_of_memory
 from .cuda_device import CudaDevice
+from .cuda_kernels import address
 from .device import DeviceArray
 from .device_backend import DeviceBackend, DeviceGraph
 
@@ -138,7 +139,7 @@ class OrtCudaEngine(DeviceGraph):
                 binding.bind_cpu_input(name, array)
                 continue
             bind = binding.bind_input if name in self.spec.inputs else binding.bind_output
-            bind(name, "cuda", 0, array.dtype.type, list(array.shape), array.ptr)  # type: ignore[attr-defined]
+            bind(name, "cuda", 0, array.dtype.type, list(array.shape), address(array))
         return binding
 
 

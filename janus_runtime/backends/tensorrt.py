@@ -8,8 +8,9 @@ from typing import Any
 from ..bundle import Bundle
 from ..device_loop import Steps
 from ..errors import BackendError, OutOfMemory, is_out_of_memory
-from ..plans import find_plans
+from ..plans import context_without_memory, find_plans
 from .cuda_device import CudaDevice
+from .cuda_kernels import address
 from .device import DeviceArray
 from .device_backend import DeviceBackend, DeviceGraph
 
@@ -76,6 +77,8 @@ class TensorRt(DeviceBackend):
 class TensorRtEngine(DeviceGraph):
     """One plan. All of its profiles share one block of scratch memory, since they run one after the other."""
 
+    device: CudaDevice
+
     def __init__(self, name: str, spec: Any, device: CudaDevice, engine: Any, log: _Log) -> None:
         super().__init__(name, spec, device)
         self._engine, self._log = engine, log
@@ -97,8 +100,8 @@ class TensorRtEngine(DeviceGraph):
                 context.set_input_shape(key, shape)
             self._shapes[index] = shapes
         for key, array in tensors.items():
-            context.set_tensor_address(key, array.ptr)  # type: ignore[attr-defined]
-        if not context.execute_async_v3(self.device.stream_handle):  # type: ignore[attr-defined]
+            context.set_tensor_address(key, address(array))
+        if not context.execute_async_v3(self.device.stream_handle):
             raise BackendError(f"{self.name} failed: {self._log.last}")
 
     def close(self) -> None:
@@ -119,23 +122,17 @@ class TensorRtEngine(DeviceGraph):
         return index, self._contexts[index]
 
     def _make_context(self, index: int) -> Any:
-        pointer = self._scratch.ptr
-        if hasattr(trt, "ExecutionContextAllocationStrategy"):
-            context = self._made(self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED))
-            context.set_device_memory(pointer, self._scratch.nbytes)
-        else:
-            context = self._made(self._engine.create_execution_context_without_device_memory())
-            context.device_memory = pointer
-        if not context.set_optimization_profile_async(index, self.device.stream_handle):  # type: ignore[attr-defined]
-            raise BackendError(f"{self.name}: profile {index} cannot be used: {self._log.last}")
-        return context
-
-    def _made(self, context: Any) -> Any:
-        """TensorRT gives None where it fails."""
+        context = context_without_memory(trt, self._engine)
         if context is None:
             raise OutOfMemory(
                 f"{self.name} cannot be made ready: {self._log.last}; close other programs on this GPU, or use a smaller --batch-size"
             )
+        if hasattr(context, "set_device_memory"):
+            context.set_device_memory(self._scratch.ptr, self._scratch.nbytes)
+        else:
+            context.device_memory = self._scratch.ptr
+        if not context.set_optimization_profile_async(index, self.device.stream_handle):
+            raise BackendError(f"{self.name}: profile {index} cannot be used: {self._log.last}")
         return context
 
 

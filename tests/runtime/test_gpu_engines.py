@@ -111,6 +111,7 @@ def test_contexts_are_made_once_and_share_one_scratch(tensorrt):
 
 def test_scratch_of_tensorrt_8_6(tensorrt, monkeypatch):
     monkeypatch.delattr(tensorrt.trt, "ExecutionContextAllocationStrategy")
+    monkeypatch.delattr(Context, "set_device_memory")
     plan = Plan()
     engine_of(tensorrt, plan).enqueue(tensors(2, 1, 32))
     assert plan.made[0].device_memory > 0
