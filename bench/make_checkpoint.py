@@ -47,28 +47,32 @@ class Entry:
 
 def random_tensor(name: str, shape: tuple[int, ...], config: JanusConfig, seed: int) -> np.ndarray:
     """fp32 values of the tensor with this HF name."""
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    values = rng.standard_normal(shape, dtype=np.float32)
-    fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 1
-    layers = config.text.num_layers
+    values = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape, dtype=np.float32)
+    mean, deviation = spread(name, shape, config)
+    values *= np.float32(deviation)
+    values += np.float32(mean)
+    return values
+
+
+def spread(name: str, shape: tuple[int, ...], config: JanusConfig) -> tuple[float, float]:
+    """Mean and standard deviation of the tensor with this HF name."""
     if "norm" in name and name.endswith("weight"):
-        return 1 + np.float32(0.1) * values
+        return 1.0, 0.1
     if name.endswith("bias"):
-        return np.float32(0.05) * values
+        return 0.0, 0.05
     table = "embed" in name and "patch" not in name and "time_embed" not in name and "mapper" not in name
     if table or "quantize" in name:
-        return values * np.float32(0.1 if "position" in name else 1)
+        return 0.0, 0.1 if "position" in name else 1.0
     gain = 1.0
     if name.endswith(("o_proj.weight", "down_proj.weight")):
-        gain = (2 * layers) ** -0.5
+        gain = (2 * config.text.num_layers) ** -0.5
     elif name.endswith(("projection_layer.weight", "mlp.fc2.weight")):
         gain = (2 * config.vision.num_layers) ** -0.5
     elif name.startswith("lm_head") or "generation_head.vision_head" in name:
         gain = 3.0  # Spread logits: with flat ones the largest would be a coin toss.
     elif "decoder.conv_out" in name:
         gain = 0.4  # Pixels mostly within -1 … 1.
-    values *= np.float32(gain * fan_in**-0.5)
-    return values
+    return 0.0, gain * float(np.prod(shape[1:])) ** -0.5
 
 
 def hf_entries(config: JanusConfig) -> list[Entry]:

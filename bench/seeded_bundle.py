@@ -82,27 +82,8 @@ class SeededTensor:
         return SeededTensor(self.source, self.start + start, self.start + stop)
 
 
-def spread(name: str, shape: tuple[int, ...], config: "JanusConfig") -> tuple[float, float]:
-    """Mean and standard deviation of the tensor with this HF name: those of `bench.make_checkpoint`."""
-    if "norm" in name and name.endswith("weight"):
-        return 1.0, 0.1
-    if name.endswith("bias"):
-        return 0.0, 0.05
-    if "embed" in name and "patch" not in name or "quantize" in name:
-        return 0.0, 0.1 if "position" in name else 1.0
-    gain = 1.0
-    if name.endswith(("o_proj.weight", "down_proj.weight")):
-        gain = float((2 * config.text.num_layers) ** -0.5)
-    elif name.endswith(("projection_layer.weight", "mlp.fc2.weight")):
-        gain = float((2 * config.vision.num_layers) ** -0.5)
-    elif name.startswith("lm_head") or "generation_head.vision_head" in name:
-        gain = 3.0
-    elif "decoder.conv_out" in name:
-        gain = 0.4
-    return 0.0, gain * float(np.prod(shape[1:])) ** -0.5
-
-
 def seeded_tensors(config: "JanusConfig", seed: int) -> dict[str, SeededTensor]:
+    from bench.make_checkpoint import spread
     from bench.published_layouts import hf_tensors
 
     shapes = hf_tensors(config).items()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import janus_runtime
-from bench.make_checkpoint import random_tensor
+from bench.make_checkpoint import random_tensor, spread
 from bench.published_layouts import MODELS, hf_tensors
-from bench.seeded_bundle import PLAN, Seeded, SeededTensor, _stored, main, pack, seeded_tensors, spread
+from bench.seeded_bundle import PLAN, Seeded, SeededTensor, _stored, main, pack, seeded_tensors
 from janus_export.recipes import RopeTable
 from janus_runtime.bundle import Bundle
 from janus_runtime.manifest import WEIGHTS
