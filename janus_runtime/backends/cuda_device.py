@@ -6,7 +6,7 @@ Importing this needs no CUDA; opening a `CudaDevice` does. All work goes to one 
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from threading import RLock
@@ -159,9 +159,10 @@ class CudaDevice:
         self._expect_no_capture("capture")
         with self._working():
             builder = self._core.Device(_ORDINAL).create_graph_builder()
-            builder.begin_building()
-        self._queue, self._recorded = builder.stream, []
         try:
+            with self._working():
+                builder.begin_building()
+            self._queue, self._recorded = builder.stream, []
             work()
             with self._working():
                 graph = builder.end_building().complete()
@@ -169,8 +170,9 @@ class CudaDevice:
             return CudaReplay(self, graph, self._recorded)
         finally:
             self._queue, self._recorded = self._stream, None
-            # Ends a capture that failed on the way.
-            builder.close()
+            # Ends a capture that failed on the way, of which CUDA may complain again: the first error says why.
+            with suppress(self._error):
+                builder.close()
 
     @contextmanager
     def _working(self) -> Iterator[None]:

@@ -255,6 +255,44 @@ def test_a_capture_that_fails_leaves_the_device_as_it_was(cuda):
     device.event().wait()
 
 
+def test_what_a_failed_capture_uploaded_is_forgotten(cuda):
+    device = CudaDevice()
+    target, values = device.empty((1,), "int32"), np.array([5], np.int32)
+    with pytest.raises(BackendError, match="got event while capturing"):
+        device.capture(lambda: (device.upload(values, target), device.event()))
+    device.upload(values + 1, target)
+    assert device.download(target).tolist() == [6]
+    replay = device.capture(lambda: device.upload(values + 2, target))
+    assert [staged.tolist() for staged in replay._recorded] == [[7]]
+
+
+def test_a_capture_that_does_not_begin(cuda, monkeypatch):
+    def fail(self):
+        raise FakeCudaError("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
+
+    device = CudaDevice()
+    with monkeypatch.context() as patch, pytest.raises(BackendError, match=r"the GPU failed \(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED\)"):
+        patch.setattr(FakeBuilder, "begin_building", fail)
+        device.capture(lambda: pytest.fail("nothing is recorded"))
+    assert cuda.builders[-1].state == "closed"
+    device.upload(np.array([5], np.int32), target := device.empty((1,), "int32"))
+    assert device.download(target).tolist() == [5]
+
+
+def test_the_error_of_a_capture_is_the_first(cuda, monkeypatch):
+    """CUDA complains once more about a capture that it ended itself, in words that say nothing of why."""
+
+    def close(self):
+        raise FakeCudaError("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
+
+    def work():
+        raise BackendError("language_model.slice failed: out of luck")
+
+    monkeypatch.setattr(FakeBuilder, "close", close)
+    with pytest.raises(BackendError, match="out of luck"):
+        CudaDevice().capture(work)
+
+
 def test_the_gpus_errors_are_ours(cuda):
     device = CudaDevice()
     event = device.event()
