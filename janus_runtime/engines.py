@@ -73,9 +73,16 @@ class Engines:
         return features
 
     def close(self) -> None:
+        """Closes everything, whatever fails meanwhile, and then raises the first error."""
         with self._lock:
             self._closed = True
-            self.backend.close()
-            for engine in self._open.values():
-                engine.close()
+            closing: list[Backend | Engine] = [self.backend, *self._open.values()]
+            errors = []
+            for each in closing:
+                try:
+                    each.close()
+                except Exception as error:
+                    errors.append(error)
             self._open.clear()
+            if errors:
+                raise errors[0]

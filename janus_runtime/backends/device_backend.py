@@ -65,5 +65,7 @@ class DeviceBackend:
         """Waits for what is queued: it uses memory of engines, which are closed next."""
         device = self.steps.device
         with device.lock:
-            device.event().wait()
-            self._loops.close()
+            try:
+                device.event().wait()
+            finally:
+                self._loops.close()

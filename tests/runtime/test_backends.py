@@ -9,6 +9,7 @@ import pytest
 
 from janus_runtime.backends import open_backend
 from janus_runtime.bundle import Bundle
+from janus_runtime.engines import Engines
 from janus_runtime.errors import BackendError
 from janus_runtime.plans import KEY, PLANS, folder_name
 
@@ -108,3 +109,29 @@ def test_auto_says_why_plans_are_not_used(with_plans, tensorrt, gpu, caplog):
     gpu(tensorrt)
     assert open_backend("auto", with_plans).name == "cpu"
     assert "not on tensorrt" in caplog.text and "only for nvidia-l4-8.6.0" in caplog.text
+
+
+class Failing:
+    """An engine, or a backend of engines like it, that notes when it is closed and may then fail."""
+
+    def __init__(self, name, closed, failing):
+        self.name, self.closed, self.failing = name, closed, failing
+
+    def load(self, bundle, graph):
+        return Failing(graph, self.closed, self.failing)
+
+    def close(self):
+        self.closed.append(self.name)
+        if self.name in self.failing:
+            raise BackendError(f"{self.name} failed")
+
+
+@pytest.mark.parametrize("failing", [("backend", "b"), ("a", "b")], ids=str)
+def test_everything_is_closed_and_the_first_error_is_said(failing):
+    closed = []
+    engines = Engines(None, Failing("backend", closed, failing))
+    for name in "abc":
+        engines[name]
+    with pytest.raises(BackendError, match=f"^{failing[0]} failed$"):
+        engines.close()
+    assert closed == ["backend", "a", "b", "c"]

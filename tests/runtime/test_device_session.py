@@ -266,6 +266,19 @@ def test_nothing_runs_on_a_closed_model(tiny):
     assert janus._engines.backend.graphs["language_model.slice"].calls == calls
 
 
+def test_work_that_failed_is_closed_all_the_same(tiny):
+    janus = opened(tiny)
+    session, _ = session_of(janus)
+
+    def fail():
+        raise BackendError("the GPU failed")
+
+    janus._engines.backend.device.queue(fail)
+    with pytest.raises(BackendError, match="the GPU failed"):
+        janus.close()
+    assert all(memory is None for memory in session._loop._memory) and not janus._engines._open
+
+
 def test_what_idle_rows_compute_does_not_matter(tiny):
     """Three rows' worth of pictures in a loop of eight: the logits of idle rows may be anything, NaN too."""
     with opened(tiny, rows=(8,)) as janus:
