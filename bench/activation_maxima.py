@@ -86,7 +86,7 @@ def activation_maxima(checkpoint: Checkpoint, bundle: Bundle, picture: Image.Ima
     asked = prompter.question(question, 1)
     embeds = embed(asked)
     features = watched.run("vision_encoder", modules.VisionEncoder, pixels(manifest.image_input.size))
-    splice(embeds[0].numpy(), asked, manifest.tokens.image_placeholder.id, features.numpy())
+    splice(embeds[0].numpy(), asked, [manifest.tokens.image_placeholder.id], features.numpy())
     watched.run("text_head", modules.TextHead, watched.decode("language_model", embeds))
 
     image_ids = watched.run("image_encoder", modules.ImageEncoder, pixels(manifest.image_output.size))

@@ -21,6 +21,8 @@ LENGTHS = (320, 512, 704, 1216)
 LEVEL = 3
 # Prompts go in by pieces of at most this many tokens.
 _PIECE = 128
+# Of JanusFlow: tokens of a usual prompt, and numbers of steps.
+_PROMPT, _FLOW_STEPS, _MOST_STEPS = 32, 30, 1000
 # Kernels, of which a plan has some for each profile.
 _SPARE_SHARE, _SPARE_BYTES = 1.1, 64 << 20
 _DECODER = "language_model"
@@ -133,6 +135,13 @@ def profiles_of(name: str, rows: tuple[int, ...], lengths: tuple[int, ...], piec
     if name in _BY_ROWS:
         steps = [{"rows": (count,) * 3} for count in rows]
         return [*steps, {"rows": any_rows}] if name.endswith("_head") else steps
+    if name == "flow_step":
+        # The first step takes the prompt in, the others find it in the cache.
+        pictures = (1, 1, max(most // 2, 1))
+        later = {"images": pictures, "tokens": (1, 1, 1), "max_length": (1, _PROMPT, longest)}
+        return [later, {"images": pictures, "tokens": (1, _PROMPT, longest), "max_length": (1, 1, 1)}]
+    if name == "time_embed":
+        return [{"steps": (1, _FLOW_STEPS, _MOST_STEPS)}]
     if name in ("text_embed", "image_embed"):
         return [{"rows": any_rows, "tokens": (1, piece, longest)}]
     return [{"images": (1, 1, 1)}]

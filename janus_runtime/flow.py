@@ -86,7 +86,8 @@ class FlowDrawing:
             yield latents, velocity
             if step == 0:
                 cache = {name.replace("new_", "past_", 1): keys for name, keys in outputs.items()}
-                seen, embeds, mask = mask, embeds[:, :, :0], mask[:, :, :0]
+                # From now on the prefix is one token that nobody sees: empty tensors are not every backend's.
+                seen, embeds, mask = mask, np.zeros_like(embeds[:, :, :1]), np.full_like(mask[:, :, :1], MASKED)
 
 
 def _empty_cache(inputs: dict[str, Any], pictures: int) -> Prefix:

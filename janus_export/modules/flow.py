@@ -66,7 +66,7 @@ class FlowStep(nn.Module):
     """`latents` fp32 [n, c, 2g, 2g] at a time -> `next_latents` a step `dt` later, and `velocity`, guided, that led there.
 
     The prompt goes in once, with the first step: `prefix_embeds` [n, 2, P, D] come before the time and the latents, and their
-    keys and values `new_…` [n, 2, H, P, d] come out; later steps have no prefix and get these as `past_…`. `prefix_mask`
+    keys and values `new_…` [n, 2, H, P, d] come out; later steps get these as `past_…`, and a prefix that is masked. `prefix_mask`
     [n, 2, P] and `past_mask` [n, 2, M] are 0 where there is a token and MASKED elsewhere: the unconditional row has BOS alone, and
     a batch's shorter prompts end early. `first_position` int32 [n] is the time's place, behind the prompt of either row: what is
     masked keeps its position. `time_embeds` [1, D] and `conditions` [1, ...] fp32 are a row of `TimeEmbed`'s.

@@ -12,7 +12,7 @@ from janus_runtime import image
 from janus_runtime.errors import ImageError
 from janus_runtime.manifest import ImageInput
 
-SPEC = ImageInput(384, 14, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (127, 127, 127), 576)
+SPEC = ImageInput(384, 14, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), (127, 127, 127), 576, False)
 
 
 def original(picture: Image.Image, size: int = 384, min_size: int = 14) -> np.ndarray:

@@ -120,7 +120,7 @@ def test_a_second_turn_continues_the_same_conversation(janus, ending):
     from janus_runtime.prompt import splice
 
     features = janus._engines.encode_image(preprocess(RED, janus.manifest.image_input))[None]
-    splice(embeds, ids, prompter.tokens.image_placeholder.id, features)
+    splice(embeds, ids, prompter.replaced, features)
     whole._session.prefill([embeds])
     assert whole._session.lengths == chat._session.lengths
     length = int(whole._session.lengths[0])

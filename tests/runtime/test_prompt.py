@@ -179,7 +179,7 @@ def test_a_prompt_over_the_limit(prompter):
 def test_splice_writes_only_placeholder_rows():
     embeds = np.zeros((5, 2), np.float32)
     features = np.arange(1, 5, dtype=np.float32).reshape(1, 2, 2)
-    splice(embeds, np.array([7, 5, 5, 7, 7]), 5, features)
+    splice(embeds, np.array([7, 5, 5, 7, 7]), [5], features)
     assert embeds.tolist() == [[0, 0], [1, 2], [3, 4], [0, 0], [0, 0]]
 
 
