@@ -13,7 +13,7 @@ from torch import nn
 from transformers import DynamicCache, JanusVisionConfig, JanusVisionModel
 
 from bench.flow_layout import FLOW_MODELS
-from bench.janus_flow import ConvNeXtBlock, JanusFlow, Unpatch, VisionTower, draw, pixels, times, vae
+from bench.janus_flow import ConvNeXtBlock, JanusFlow, VisionTower, draw, pixels, times, vae
 from bench.make_checkpoint import original_entries
 from bench.published_layouts import original_name
 
@@ -142,15 +142,23 @@ def test_block_is_the_formula():
         np.testing.assert_allclose(block(x, t_emb)[row].numpy(), expected, **CLOSE)
 
 
-def test_a_patch_of_four_comes_from_four_neighbouring_channels():
-    unpatch = _shaken(Unpatch(10, 3, 1e-6))
-    x = torch.randn(1, 10, 2, 5)
-    flat = torch.einsum("oi,bihw->bohw", unpatch.unpatch_conv.weight[:, :, 0, 0], unpatch.norm(x.movedim(1, -1)).movedim(-1, 1))
-    flat += unpatch.unpatch_conv.bias[:, None, None]
-    got = unpatch(x)
-    assert got.shape == (1, 3, 4, 10)
-    for channel, i, j, down, right in np.ndindex(3, 2, 5, 2, 2):
-        torch.testing.assert_close(got[0, channel, 2 * i + down, 2 * j + right], flat[0, 4 * channel + 2 * down + right, i, j], **CLOSE)
+def _rms(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+
+def test_a_patch_of_the_velocity_comes_from_its_state_and_its_skip():
+    """Its channel, then the row and the column within the patch, number the last convolution's outputs."""
+    config = FLOW_MODELS["tiny-flow"]
+    model = _shaken(JanusFlow(replace(config, flow=replace(config.flow, decoder_blocks=0))))
+    decoder = model.vision_gen_dec_model
+    last = decoder.out_convs[0]
+    hidden, skip = torch.randn(2, 16, 64), torch.randn(2, 40, 4, 4)
+    velocity = model.decode(hidden, skip, torch.zeros(2, 64))
+    aligned = model.vision_gen_dec_aligner(_rms(hidden, model.vision_gen_dec_aligner_norm.weight))
+    for i, j in np.ndindex(4, 4):
+        both = torch.cat([_rms(aligned[:, 4 * i + j], decoder.input_norm.weight), skip[:, :, i, j]], dim=-1)
+        patch = _rms(both, last.norm.weight) @ last.unpatch_conv.weight[:, :, 0, 0].T + last.unpatch_conv.bias
+        torch.testing.assert_close(velocity[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2], patch.unflatten(-1, (4, 2, 2)), **CLOSE)
 
 
 def test_tokens_are_patches_rows_first(noise):
