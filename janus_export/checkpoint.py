@@ -8,7 +8,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from janus_runtime.errors import first_line
 
 from .config import CheckpointError, JanusConfig, is_flow, parse_config
 from .layouts import original_to_hf, vae_to_ours
+from .tensor import Tensor, lfs_hint
 
 SDXL_VAE = "stabilityai/sdxl-vae"
 # In order of preference.
@@ -36,34 +37,6 @@ _SAFETENSORS_DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Where a tensor's bytes lie. `shape` in elements, `offset` in bytes."""
-
-    path: Path
-    offset: int
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-    def read(self) -> np.ndarray[Any, Any]:
-        """Reads the tensor into fresh memory. Raises CheckpointError if the file ends early."""
-        count = int(np.prod(self.shape))
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = np.fromfile(file, self.dtype, count)
-        if data.size != count:
-            raise CheckpointError(f"{self.path} ends before a tensor does: truncated; fetch it again")
-        return data.reshape(self.shape)
-
-    def rows(self, start: int, stop: int) -> "Tensor":
-        """The part `[start:stop]` of the first axis."""
-        row_bytes = self.dtype.itemsize * int(np.prod(self.shape[1:]))
-        return replace(self, offset=self.offset + start * row_bytes, shape=(stop - start, *self.shape[1:]))
-
-    def reshaped(self, *shape: int) -> "Tensor":
-        return replace(self, shape=shape)
 
 
 @dataclass(frozen=True)
@@ -201,7 +174,7 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if 8 + length > size:
-            raise CheckpointError(f"{path} is not a whole safetensors file{_lfs_hint(path)}; fetch it again")
+            raise CheckpointError(f"{path} is not a whole safetensors file{lfs_hint(path)}; fetch it again")
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:
@@ -245,7 +218,7 @@ def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
         state = torch.load(path, map_location="meta", weights_only=True, mmap=False)
     except Exception:  # Rubbish makes the unpickler raise almost anything; torch's advice is to trust the file.
         raise CheckpointError(
-            f"{path} is damaged, or holds more than tensors{_lfs_hint(path)}; only weights are read from pickles: fetch it again, "
+            f"{path} is damaged, or holds more than tensors{lfs_hint(path)}; only weights are read from pickles: fetch it again, "
             "or save it as safetensors where it is trusted"
         ) from None
     if not isinstance(state, dict):
@@ -266,11 +239,6 @@ def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _plain_name(name: object) -> bool:
     return isinstance(name, str) and name == Path(name).name
-
-
-def _lfs_hint(path: Path) -> str:
-    with path.open("rb") as file:
-        return " (a git-lfs pointer: run 'git lfs pull')" if file.read(23) == b"version https://git-lfs" else ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,10 +4,9 @@ What JanusFlow alone has keeps its name, for HF has none, and its VAE gets the n
 """
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .checkpoint import Tensor
+from .tensor import Tensor
 
 # In order; the first that matches is taken. Checked name by name against transformers' own conversion.
 _TOWER = r"vision_(?:und_enc_)?model\.vision_tower\."
@@ -54,7 +53,7 @@ def hf_name(name: str) -> str:
     return name
 
 
-def original_to_hf(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+def original_to_hf(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames a whole checkpoint, drops what is dead and cuts the vision tower's fused qkv."""
     result: dict[str, Tensor] = {}
     for original, tensor in tensors.items():
@@ -85,7 +84,7 @@ _VAE_RULES: list[tuple[str, Any]] = [
 ]
 
 
-def vae_to_ours(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+def vae_to_ours(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The decoder's half of a diffusers `AutoencoderKL` under `vae.`; its attention's matrices become kernels of one pixel."""
     result: dict[str, Tensor] = {}
     for original, tensor in tensors.items():

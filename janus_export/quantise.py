@@ -11,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .checkpoint import Tensor
 from .precision import Blocks, Format
 from .recipes import FromCheckpoint, refuse_overflow, rows_of
+from .tensor import Tensor
 
 _DOMAIN = "com.microsoft"
 _SMALLEST = 16  # block that ONNX Runtime knows

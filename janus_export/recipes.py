@@ -10,8 +10,8 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from .checkpoint import Tensor
 from .config import CheckpointError
+from .tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -19,6 +19,7 @@ Array = np.ndarray[Any, Any]
 Sources = tuple[tuple[str, tuple[int, ...]], ...]
 
 _ROWS = 1024  # of a source that are in memory at once
+_SLAB = 32 << 20  # bytes of one that is stored the other way round: few rows would be as many reads as it has columns
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -53,8 +54,13 @@ class FromCheckpoint:
 def rows_of(tensors: Mapping[str, Tensor], sources: Sources) -> Iterator[tuple[str, Array]]:
     """The sources' rows in order, _ROWS at a time, with the name of the tensor they are from."""
     for name, shape in sources:
-        for start in range(0, shape[0], _ROWS):
-            yield name, tensors[name].rows(start, min(start + _ROWS, shape[0])).read()
+        tensor, at_once = tensors[name], _ROWS
+        if tensor.stride is not None:
+            at_once = max(_ROWS, _SLAB // (shape[1] * tensor.dtype.itemsize))
+        for start in range(0, shape[0], at_once):
+            slab = tensor.rows(start, min(start + at_once, shape[0])).read()
+            for first in range(0, len(slab), _ROWS):
+                yield name, slab[first : first + _ROWS]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 
 from janus_runtime.manifest import File
 
-from .checkpoint import Tensor
 from .recipes import Recipe
+from .tensor import Tensor
 
 # Enough for every vector instruction set, and little lost on the many small tensors.
 ALIGNMENT = 64
