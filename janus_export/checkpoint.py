@@ -20,11 +20,12 @@ from janus_runtime.errors import first_line
 
 from .config import CheckpointError, JanusConfig, is_flow, parse_config
 from .layouts import original_to_hf, vae_to_ours
+from .pdparams import is_paddle, paddle_to_original, read_pdparams
 from .tensor import Tensor, lfs_hint
 
 SDXL_VAE = "stabilityai/sdxl-vae"
 # In order of preference.
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model_state.pdparams")
 _VAE_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 _SAFETENSORS_DTYPES = {
@@ -34,6 +35,7 @@ _SAFETENSORS_DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "I64": np.dtype(np.int64),
     "I32": np.dtype(np.int32),
+    "U16": np.dtype(ml_dtypes.bfloat16),  # Paddle's, which saves the bits as NumPy has them
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
@@ -83,6 +85,8 @@ def open_checkpoint(source: str, vae: str | None = None) -> Checkpoint:
         raise CheckpointError(f"{folder} has no config.json; expected a checkpoint folder or a hub id")
     raw = _read_json(folder / "config.json")
     tensors, name = _read_tensors(_weight_files(folder, _WEIGHTS)), source if revision else folder.resolve().name
+    if is_paddle(tensors):
+        tensors = paddle_to_original(tensors)
     if is_flow(raw):
         latents = _open_vae(vae or (str(folder / "vae") if (folder / "vae").is_dir() else SDXL_VAE))
         config = parse_config(raw, _read_json(latents.folder / "config.json"))
@@ -112,7 +116,7 @@ def _open_vae(source: str) -> Vae:
 def _read_tensors(paths: list[Path]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path in paths:
-        for name, tensor in _read_bin(path) if path.suffix == ".bin" else _read_safetensors(path):
+        for name, tensor in _READERS[path.suffix](path):
             if name in tensors:
                 raise CheckpointError(f"{name} is in {tensors[name].path.name} and in {path.name}; expected it once")
             tensors[name] = tensor
@@ -160,7 +164,8 @@ def _weight_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
             return [folder / name for name in names]
         if (folder / single).is_file():
             return [folder / single]
-    expected = " or ".join(name.replace(".", "*.") for name in names)
+    *most, last = (name.replace(".", "*.") for name in names)
+    expected = f"{', '.join(most)} or {last}"
     raise CheckpointError(f"{folder} has no weights; expected {expected}")
 
 
@@ -235,6 +240,9 @@ def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
             )
         dtype = dtypes[value.dtype]
         yield name, Tensor(path, offset + value.storage_offset() * dtype.itemsize, dtype, tuple(value.shape))
+
+
+_READERS = {".bin": _read_bin, ".pdparams": read_pdparams, ".safetensors": _read_safetensors}
 
 
 def _plain_name(name: object) -> bool:

@@ -321,6 +321,9 @@ def _text(llama: Section, tied: bool) -> TextConfig:
         ("mlp_bias", False),
         ("num_key_value_heads", heads),
         ("head_dim", width // heads),
+        # Two that only Paddle's Llama has.
+        ("alibi", False),
+        ("rope_scaling_type", None),
     ):
         llama.expect(key, expected)
     rope = Section(llama.raw.get("rope_parameters") or llama.raw.get("rope_scaling") or {}, llama.name("rope_parameters"))

@@ -115,7 +115,10 @@ def _numbers(raw: dict[str, Any], key: str, default: tuple[float, ...]) -> tuple
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; fetch the checkpoint with its tokenizer")
+        raise CheckpointError(
+            f"{path} is missing; copy tokenizer.json, tokenizer_config.json and special_tokens_map.json from the model's original "
+            "repository, such as deepseek-ai/Janus-1.3B"
+        )
     try:
         tokenizer = Tokenizer.from_file(str(path))
         # Saved by some trainers; at inference they would cut or fill every prompt.

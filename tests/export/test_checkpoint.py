@@ -96,7 +96,9 @@ def test_an_empty_folder(tmp_path):
 
 def test_no_weights(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"has no weights; expected model\*.safetensors or pytorch_model\*.bin"):
+    with pytest.raises(
+        CheckpointError, match=r"has no weights; expected model\*.safetensors, pytorch_model\*.bin or model_state\*.pdparams"
+    ):
         open_checkpoint(str(folder))
 
 
