@@ -19,6 +19,7 @@ import numpy as np
 from janus_runtime.errors import first_line
 
 from .config import CheckpointError, JanusConfig, is_flow, parse_config
+from .finetunes import unwrapped
 from .layouts import original_to_hf, vae_to_ours
 from .pdparams import is_paddle, paddle_to_original, read_pdparams
 from .tensor import Tensor, lfs_hint
@@ -52,7 +53,10 @@ class Vae:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An open checkpoint: `tensors` go by HF name, the VAE's too; `revision` is the commit of a hub id."""
+    """An open checkpoint: `tensors` go by HF name, the VAE's too; `revision` is the commit of a hub id.
+
+    `notes` say what was left out or renamed.
+    """
 
     name: str
     revision: str | None
@@ -60,6 +64,7 @@ class Checkpoint:
     config: JanusConfig
     tensors: dict[str, Tensor]
     vae: Vae | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -82,25 +87,26 @@ def open_checkpoint(source: str, vae: str | None = None) -> Checkpoint:
     """
     folder, revision = _locate(source, _WEIGHTS)
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise CheckpointError(
+                f"{folder} is an adapter; expected whole weights: merge it with merge_and_unload() in PEFT and save those"
+            )
         raise CheckpointError(f"{folder} has no config.json; expected a checkpoint folder or a hub id")
     raw = _read_json(folder / "config.json")
-    tensors, name = _read_tensors(_weight_files(folder, _WEIGHTS)), source if revision else folder.resolve().name
-    if is_paddle(tensors):
-        tensors = paddle_to_original(tensors)
-    if is_flow(raw):
-        latents = _open_vae(vae or (str(folder / "vae") if (folder / "vae").is_dir() else SDXL_VAE))
-        config = parse_config(raw, _read_json(latents.folder / "config.json"))
-        return Checkpoint(name, revision, folder, config, {**original_to_hf(tensors), **vae_to_ours(latents.tensors)}, latents)
-    if vae:
+    latents = _open_vae(vae or (str(folder / "vae") if (folder / "vae").is_dir() else SDXL_VAE)) if is_flow(raw) else None
+    if vae and not latents:
         raise CheckpointError(f"{source} is no JanusFlow checkpoint: it decodes pictures by itself; leave --vae out")
-    config = parse_config(raw)
+    config = parse_config(raw, _read_json(latents.folder / "config.json") if latents else None)
+    tensors, notes = unwrapped(_read_tensors(_weight_files(folder, _WEIGHTS)), config.layout)
     if config.layout == "multi_modality":
-        tensors = original_to_hf(tensors)
+        tensors = original_to_hf(paddle_to_original(tensors) if is_paddle(tensors) else tensors)
     embedding = "model.language_model.embed_tokens.weight"
     if config.text.tied_head and "lm_head.weight" not in tensors and embedding in tensors:
         # A tied checkpoint stores one matrix for embedding and head; here each has its name.
         tensors["lm_head.weight"] = tensors[embedding]
-    return Checkpoint(name, revision, folder, config, tensors)
+    if latents:
+        tensors |= vae_to_ours(latents.tensors)
+    return Checkpoint(source if revision else folder.resolve().name, revision, folder, config, tensors, latents, notes)
 
 
 def _open_vae(source: str) -> Vae:
@@ -228,6 +234,11 @@ def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
         ) from None
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}; expected a flat dictionary of tensors")
+    if nested := [name for name, value in state.items() if isinstance(value, dict)]:
+        raise CheckpointError(
+            f"{path}: {nested[0]} is a dict; expected a flat dictionary of tensors: load it with torch and save the one that holds the "
+            "weights by itself, best as safetensors"
+        )
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(f"{path}: {name} is a {type(value).__name__}; expected a flat dictionary of tensors")

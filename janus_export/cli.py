@@ -54,7 +54,10 @@ def checkpoint(
 
         _return_freed_memory()
         precision = precision or _default_precision()
-        manifest = export_bundle(open_checkpoint(source, vae), out, precision, only, force, _stages(quiet), times)
+        opened = open_checkpoint(source, vae)
+        for note in opened.notes:
+            click.echo(f"note: {note}", err=True)
+        manifest = export_bundle(opened, out, precision, only, force, _stages(quiet), times)
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
             click.echo(f"{line_start()}{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB", err=True)

@@ -143,7 +143,10 @@ def parse_config(raw: dict[str, Any], vae: dict[str, Any] | None = None) -> Janu
     """config.json -> JanusConfig; of JanusFlow also its VAE's config.json. Raises CheckpointError naming the field that does not fit."""
     kind = raw.get("model_type")
     if kind not in ("multi_modality", "janus"):
-        raise CheckpointError(f"config.json has model_type {kind!r:.60}; expected 'multi_modality' (original) or 'janus' (HF)")
+        raise CheckpointError(
+            f"config.json has model_type {kind!r:.60}; expected 'multi_modality' (original) or 'janus' (HF): "
+            "where only the name is another, write one of these"
+        )
     if is_flow(raw):
         config = _flow(Section(raw), parse_vae(vae or {}))
     else:

@@ -40,6 +40,7 @@ def inspect_checkpoint(source: str) -> dict[str, Any]:
         f"{vision.image_size}x{vision.image_size} in {vision.num_tokens} tokens",
         "image_tokens": _image_tokens(config),
         "graphs": [spec.name for spec in graphs_of(config)],
+        "notes": list(checkpoint.notes),
         "problems": problems,
     }
 

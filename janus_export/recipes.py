@@ -114,6 +114,8 @@ def check_tensors(recipes: Sequence[Recipe], tensors: Mapping[str, Tensor]) -> N
     ]
     if problems:
         shown = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
+        if not tensors.keys() <= expected.keys():
+            shown += ". What is unknown is another model's, or a trainer's: save the weights again without it, or export what was published"
         raise CheckpointError(f"the checkpoint does not fit its config.json: {shown}")
 
 
