@@ -47,7 +47,7 @@ def main() -> None:
 def checkpoint(
     source: str, out: Path, precision: Any, only: Any, vae: str | None, times: Any, force: bool, quiet: bool, debug: bool
 ) -> None:
-    """Export SRC, a hub id or a folder in the original, the HF or JanusFlow's layout, to a bundle."""
+    """Export SRC, a hub id or a folder in the original, the HF, JanusFlow's or Paddle's layout, to a bundle."""
     with reported(debug):
         from .bundle import export_bundle
         from .checkpoint import open_checkpoint

@@ -27,6 +27,8 @@ _TAGS = {
     "begin_of_image": ("image_start_tag", "<begin_of_image>"),
     "end_of_image": ("image_end_tag", "<end_of_image>"),
 }
+# JanusFlow's processor adds this one after the first of those, whether a prompt uses it or not: later ids count on from it.
+_GENERATION = ("image_gen_tag", "<｜begin▁of▁generation｜>")
 _NAMES = {
     "bos": ("bos_token", "<｜begin▁of▁sentence｜>"),
     "eos": ("eos_token", "<｜end▁of▁sentence｜>"),
@@ -41,7 +43,11 @@ def read_text_side(checkpoint: Checkpoint) -> tuple[Tokenizer, Tokens, Template,
     processor = checkpoint.json("processor_config.json")
     known = {**checkpoint.json("tokenizer_config.json"), **checkpoint.json("special_tokens_map.json")}
     texts = {name: _text(processor.get(key), default, key) for name, (key, default) in _TAGS.items()}
-    for text in texts.values():
+    added = list(texts.values())
+    if checkpoint.config.flow is not None:
+        key, default = _GENERATION
+        added.insert(1, _text(processor.get(key), default, key))
+    for text in added:
         # The original processors add a tag that a tokenizer lacks, at load.
         if tokenizer.token_to_id(text) is None:
             tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])

@@ -7,11 +7,14 @@ import shutil
 import pytest
 from tokenizers import Tokenizer
 
+from bench.flow_layout import FLOW_MODELS
+from bench.published_layouts import MODELS
 from bench.tiny_tokenizer import write_tokenizer
-from janus_export.checkpoint import open_checkpoint
+from janus_export.checkpoint import Checkpoint, open_checkpoint
 from janus_export.config import CheckpointError
 from janus_export.text_side import SYSTEM, read_image_input, read_text_side
 from janus_runtime.manifest import ImageInput
+from janus_runtime.prompt import render
 
 
 @pytest.fixture
@@ -60,6 +63,80 @@ def test_published_pro_files(shared_data, checkpoints, tmp_path):
     }  # fmt: skip
     got = read_image_input(open_checkpoint(str(source)))
     assert got == ImageInput(size=64, min_size=14, mean=(0.5,) * 3, std=(0.5,) * 3, background=(127,) * 3, num_tokens=16)
+
+
+def janus_1_3b(published, folder):
+    """A tokenizer numbered as Janus-1.3B's: pad and begin-of-image thirteen later than Pro's, no placeholder, no role tokens."""
+    raw = json.loads((published / "tokenizer.json").read_text())
+    names = {100015: "<｜▁pad▁｜>", 100016: "<begin_of_image>", 100017: "<end_of_image>"}
+    kept = [token for token in raw["added_tokens"] if token["id"] <= 100580]
+    for token in kept[2:]:
+        token["content"] = names.get(token["id"], f"[unused{token['id']}]")
+    raw["added_tokens"] = kept
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    (folder / "special_tokens_map.json").write_text(json.dumps({
+        "bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>", "pad_token": "<｜▁pad▁｜>",
+    }))  # fmt: skip
+
+
+def test_janus_1_3b(shared_data, checkpoints, tmp_path):
+    source = shutil.copytree(checkpoints("tiny", "original"), tmp_path / "copy")
+    janus_1_3b(shared_data / "janus-pro-text", source)
+    edit(source / "config.json", lambda raw: raw["language_config"].update(vocab_size=102400))
+    tokenizer, tokens, template, family = read(source)
+    ids = {name: getattr(tokens, name).id for name in tokens.__dataclass_fields__}
+    assert family == "janus"
+    assert ids == {
+        "bos": 100000, "eos": 100001, "pad": 100015, "begin_of_image": 100016, "end_of_image": 100017, "image_placeholder": 100581,
+    }  # fmt: skip
+    drawn = render(template, [(template.user, " a fox "), (template.assistant, "")]) + tokens.begin_of_image.text
+    assert drawn == "User: a fox\n\nAssistant:<begin_of_image>"
+    asked = render(template, [(template.user, "<image_placeholder>\nWhat is it?"), (template.assistant, "")], SYSTEM)
+    assert asked == f"{SYSTEM}\n\nUser: <image_placeholder>\nWhat is it?\n\nAssistant:"
+    encoded = tokenizer.encode(asked, add_special_tokens=False).ids
+    assert encoded.count(100581) == 1 and max(encoded) == 100581, "roles are plain words"
+    assert tokenizer.decode(encoded, skip_special_tokens=False) == asked
+
+
+def test_janus_1_3b_as_first_published_has_no_pad_in_its_settings(shared_data, checkpoints, tmp_path):
+    """The tokenizer has the token all the same, and the original processor looks it up by its text."""
+    source = shutil.copytree(checkpoints("tiny", "original"), tmp_path / "copy")
+    janus_1_3b(shared_data / "janus-pro-text", source)
+    edit(source / "config.json", lambda raw: raw["language_config"].update(vocab_size=102400))
+    edit(source / "special_tokens_map.json", lambda raw: raw.pop("pad_token"))
+    assert read(source)[1].pad.id == 100015
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-flow"])
+@pytest.mark.parametrize("there", [[], ["begin_of_image"], ["image_placeholder"], ["generation"], ["end_of_image", "generation"]], ids=str)
+def test_missing_tags_are_numbered_in_the_originals_order(folder, model, there):
+    """JanusFlow adds a tag for generation too, between the placeholder and the two of images."""
+    texts = {
+        "image_placeholder": "<picture>", "generation": "<｜begin▁of▁generation｜>", "begin_of_image": "<pic>", "end_of_image": "</pic>",
+    }  # fmt: skip
+    (folder / "processor_config.json").write_text(json.dumps({
+        "image_tag": texts["image_placeholder"], "image_start_tag": texts["begin_of_image"], "image_end_tag": texts["end_of_image"],
+    }))  # fmt: skip
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([texts[name] for name in there])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    edit(folder / "config.json", lambda raw: raw.pop("image_token_id"))
+    expected, free = {}, tokenizer.get_vocab_size()
+    for name, text in texts.items():
+        if name == "generation" and model == "tiny":
+            continue
+        expected[name] = tokenizer.token_to_id(text)
+        if expected[name] is None:
+            expected[name], free = free, free + 1
+    opened, tokens, _, _ = read_text_side(Checkpoint("made", None, folder, {**MODELS, **FLOW_MODELS}[model], {}))
+    assert {name: opened.token_to_id(texts[name]) for name in expected} == expected
+    assert (tokens.begin_of_image.id, tokens.end_of_image.id) == (expected["begin_of_image"], expected["end_of_image"])
+
+
+def test_flows_generation_tag_may_be_another(folder):
+    (folder / "processor_config.json").write_text(json.dumps({"image_gen_tag": "<draw>"}))
+    tokenizer = read_text_side(Checkpoint("made", None, folder, FLOW_MODELS["tiny-flow"], {}))[0]
+    assert tokenizer.token_to_id("<draw>") is not None and tokenizer.token_to_id("<｜begin▁of▁generation｜>") is None
 
 
 def test_a_tag_that_the_tokenizer_lacks_is_added_as_at_load_of_the_original(folder):
