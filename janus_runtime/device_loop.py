@@ -85,6 +85,7 @@ class Loop:
 
     def cache(self, length: int) -> Cache:
         """The cache of this length; whatever it held, it is somebody else's. Raises OutOfMemory."""
+        self._expect_open()
         if length not in self._caches:
             graph, half = self.engines.language_model.spec, self.lengths.index(length) % 2
             memory = self._memory[half]
@@ -100,7 +101,7 @@ class Loop:
         return self._caches[length]
 
     def close(self) -> None:
-        """Frees caches and replays, and refuses further steps."""
+        """Frees caches and replays; what needs them raises BackendError from now on."""
         self._closed = True
         self._replays.clear()
         self._caches.clear()
@@ -124,9 +125,8 @@ class Loop:
         self.steps.device.clear(self.bad)
 
     def draw(self) -> None:
-        """logits -> ids, which go to the log, and embeds. Raises BackendError if the model was closed meanwhile."""
-        if self._closed:
-            raise BackendError("this model is closed; load it again")
+        """logits -> ids, which go to the log, and embeds."""
+        self._expect_open()
         kernels = self.steps.device.kernels
         kernels.check(self.logits, self.active, self.number, self.bad)
         kernels.gumbel(self.noise, self.seeds, self.number, self.sampling)
@@ -142,7 +142,7 @@ class Loop:
 
     def step(self, length: int) -> None:
         """logits -> logits, over the cache of this length. The first is done, the others are replays of it."""
-        if length in self._replays and not self._closed:
+        if length in self._replays:
             self._replays[length].launch()
             return
         self._step(length)
@@ -152,6 +152,10 @@ class Loop:
         self.draw()
         self.decode(self.cache(length))
         self.engines.head.enqueue({"hidden": self.hidden, "logits": self.logits})
+
+    def _expect_open(self) -> None:
+        if self._closed:
+            raise BackendError("this model is closed; load it again")
 
 
 class Loops:
@@ -180,9 +184,11 @@ class Loops:
 
     def free(self) -> None:
         """Gives the memory of idle loops back."""
-        for loop in [loop for loops in self._idle.values() for loop in loops]:
-            loop.close()
-        self._idle.clear()
+        # More may be given meanwhile: a session ends wherever it is collected, without the lock.
+        while self._idle:
+            _, loops = self._idle.popitem()
+            for loop in loops:
+                loop.close()
 
     def close(self) -> None:
         """No loop goes on after this, used or not."""

@@ -6,6 +6,20 @@ from janus_runtime.device_loop import Steps
 from tests.numpy_device import NumpyDevice
 
 
+def _locked(method):
+    def call(self, *arguments):
+        assert self.lock._is_owned(), f"{method.__name__} of the device without its lock"
+        return method(self, *arguments)
+
+    return call
+
+
+class LockedDevice(NumpyDevice):
+    """Refuses work, copies and memory to whoever does not hold the lock."""
+
+    queue, empty, pinned, download = map(_locked, (NumpyDevice.queue, NumpyDevice.empty, NumpyDevice.pinned, NumpyDevice.download))
+
+
 class StandIn(DeviceBackend):
     name = "stand-in"
     description = "a device of NumPy"
@@ -13,7 +27,7 @@ class StandIn(DeviceBackend):
     def __init__(self, flavour="slice", rows=(2, 4, 8), lengths=(32, 48, 96, 160, 480), piece=16):
         super().__init__()
         self.flavour = flavour
-        self.device = NumpyDevice()
+        self.device = LockedDevice()
         # ONNX Runtime fixes nothing, as the plans of TensorRT do: limits are checked by StandInGraph.
         self.steps = Steps(self.device, rows, lengths, piece, self.device.capture)
         self.graphs = {}

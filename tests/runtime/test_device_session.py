@@ -266,6 +266,26 @@ def test_nothing_runs_on_a_closed_model(tiny):
     assert janus._engines.backend.graphs["language_model.slice"].calls == calls
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda session, logits: session.prefill([np.ones((4, 64), np.float32)]),
+        lambda session, logits: session.advance(np.ones((2, 1, 64), np.float32)),
+        lambda session, logits: session.replicate(0, 1),
+        lambda session, logits: next(session.draw(logits, 5, Sampler(), Noise([1], logits.shape[1]), 5.0)),
+        lambda session, logits: session._loop.step(32),
+        lambda session, logits: session._loop.draw(),
+    ],
+    ids=["prefill", "advance", "replicate", "draw", "a step of the loop", "a draw of the loop"],
+)
+def test_a_session_of_a_closed_model_says_so(tiny, use):
+    janus = opened(tiny)
+    session, logits = session_of(janus)
+    janus.close()
+    with janus._engines.backend.device.lock, pytest.raises(BackendError, match="^this model is closed; load it again$"):
+        use(session, logits)
+
+
 def test_work_that_failed_is_closed_all_the_same(tiny):
     janus = opened(tiny)
     session, _ = session_of(janus)
@@ -273,7 +293,8 @@ def test_work_that_failed_is_closed_all_the_same(tiny):
     def fail():
         raise BackendError("the GPU failed")
 
-    janus._engines.backend.device.queue(fail)
+    with janus._engines.backend.device.lock:
+        janus._engines.backend.device.queue(fail)
     with pytest.raises(BackendError, match="the GPU failed"):
         janus.close()
     assert all(memory is None for memory in session._loop._memory) and not janus._engines._open
