@@ -27,11 +27,11 @@ from janus_export.modules.attention import causal_attention
 from janus_export.modules.language_model import DecoderLayer, final_norm
 from janus_export.modules.layers import LayerNorm, Linear, RMSNorm, stream_weights
 from janus_runtime.bundle import Bundle
-from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
 from janus_runtime.image import open_image, preprocess
 from janus_runtime.manifest import TOKENIZER
 from janus_runtime.prompt import Prompter, splice
+from janus_runtime.reporting import reported
 from janus_runtime.tolerances import ALWAYS_FP32
 
 _LIMIT = float(np.finfo(np.float16).max)

@@ -17,10 +17,10 @@ import janus_runtime
 from bench.bundles import open_manifests
 from bench.machine import where, write_report
 from janus_runtime.bundle import Bundle
-from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
 from janus_runtime.noise import Noise
+from janus_runtime.reporting import reported
 from janus_runtime.sampling import Floats, Ids, Sampler, guide, pair
 
 

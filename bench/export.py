@@ -19,8 +19,8 @@ from bench.commands import measure
 from bench.machine import where, write_report
 from bench.make_checkpoint import make_checkpoint
 from bench.published_layouts import MODELS
-from janus_runtime.cli import reported
 from janus_runtime.manifest import Precision
+from janus_runtime.reporting import reported
 
 
 @click.command()

@@ -16,12 +16,12 @@ import numpy as np
 
 from bench.gpu_machine import BACKENDS, about, device_of, free_gb, open_janus
 from bench.machine import write_report
-from janus_runtime.cli import reported
 from janus_runtime.engines import Engines
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
 from janus_runtime.latency import PROMPT_TOKENS, QUESTION_TOKENS, Timing, stages, time_stages
 from janus_runtime.noise import Noise
+from janus_runtime.reporting import reported
 from janus_runtime.sampling import Sampler
 
 _PROMPT = "a red circle left of the blue square"

@@ -23,10 +23,10 @@ from bench.agreement import predict
 from bench.gpu_machine import BACKENDS, about, open_janus
 from bench.machine import write_report
 from bench.nano_quality import ask, draw, losses, scores
-from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
 from janus_runtime.noise import Noise
+from janus_runtime.reporting import reported
 from janus_runtime.sampling import Ids, guide
 from janus_runtime.tolerances import LOGIT_MARGIN, tolerance
 

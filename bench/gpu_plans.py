@@ -18,9 +18,9 @@ from bench.gpu_machine import versions
 from bench.machine import write_report
 from janus_export.engines import LEVEL, build_engines
 from janus_runtime.bundle import Bundle
-from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
 from janus_runtime.plans import context_without_memory
+from janus_runtime.reporting import reported
 
 # What the inspector lists that runs no kernel.
 _NO_KERNEL = frozenset({"Constant", "NoOp", "Signal", "Wait", "ShapeHostToDevice", "DeviceToShapeHost", "shape_call"})

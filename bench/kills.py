@@ -19,9 +19,9 @@ import click
 
 from bench.machine import where, write_report
 from janus_runtime.bundle import Bundle
-from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
 from janus_runtime.manifest import WEIGHTS
+from janus_runtime.reporting import reported
 
 
 def start(checkpoint: str, out: Path, precision: str) -> subprocess.Popen:

@@ -19,8 +19,8 @@ import janus_runtime
 from bench.bundles import open_manifests
 from bench.machine import where, write_report
 from bench.rivals import OpenVINO, Transformers
-from janus_runtime.cli import reported
 from janus_runtime.latency import Stage, Timing, read_bandwidth, stages, time_stages
+from janus_runtime.reporting import reported
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 import janus_runtime
 from bench.machine import where
-from janus_runtime.cli import line_start, reported
 from janus_runtime.errors import JanusError
+from janus_runtime.reporting import line_start, reported
 from nano.language import caption, describe, questions
 from nano.look import look, related
 from nano.scenes import OFF_CENTRE, PLACES, SIDE, Scene, Thing, render, sample

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from janus_runtime.bundle import sha256
-from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
 from janus_runtime.manifest import WEIGHTS, File, Manifest
+from janus_runtime.reporting import reported
 
 if TYPE_CHECKING:
     from janus_export.config import JanusConfig

@@ -11,9 +11,9 @@ from typing import Any, get_args
 import click
 
 from janus_runtime import __version__
-from janus_runtime.cli import line_start, reported
 from janus_runtime.errors import BackendError
 from janus_runtime.manifest import Precision, Times
+from janus_runtime.reporting import line_start, reported
 
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 

@@ -4,10 +4,8 @@ import functools
 import io
 import json
 import math
-import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,51 +15,13 @@ import click
 
 from . import __version__
 from .errors import JanusError
+from .reporting import line_start, one_line, reported
 
 if TYPE_CHECKING:
     from .image_to_text import Answer
     from .janus import Janus
+    from .manifest import Manifest
     from .text_to_image import GeneratedImage
-
-
-@contextmanager
-def reported(debug: bool) -> Iterator[None]:
-    """Whatever goes wrong becomes one line on stderr and exit code 1; with --debug the traceback."""
-    # A closed stream is None here.
-    sys.stdin, sys.stdout, sys.stderr = (
-        stream or open(os.devnull, mode) for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w"))
-    )
-    try:
-        with warnings.catch_warnings():
-            # Libraries warn about odd files in lines of their own; what matters comes back as an error.
-            warnings.simplefilter("ignore")
-            yield
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
-        raise
-    except BrokenPipeError:
-        # The reader of our output went away, as `head` does. Nothing is left to tell it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise click.exceptions.Exit(1) from None
-    except MemoryError as error:
-        if debug:
-            raise
-        raise click.ClickException(f"out of memory ({_one_line(error)}); ask for less at once, or use a machine with more") from None
-    except Exception as error:
-        if debug:
-            raise
-        text = _one_line(error)
-        if not isinstance(error, JanusError | OSError | ValueError):
-            text = f"{type(error).__name__}: {text}; this is a fault of ours: run again with --debug and report it"
-        raise click.ClickException(text) from None
-
-
-def line_start() -> str:
-    """Back to an empty line on a terminal, where progress is shown in place; nothing elsewhere."""
-    return "\r\x1b[K" if sys.stderr.isatty() else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
@@ -244,7 +204,7 @@ def chat(janus: "Janus", as_json: bool, quiet: bool, max_tokens: int, max_length
         except (JanusError, OSError, ValueError) as error:
             # A mistyped path must not cost the conversation; in a script the exit code still tells.
             failed = True
-            click.echo(f"Error: {_one_line(error)}", err=True)
+            click.echo(f"Error: {one_line(error)}", err=True)
     if failed and not interactive:
         raise click.exceptions.Exit(1)
 
@@ -271,21 +231,30 @@ def info(janus: "Janus", as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps({"bundle": str(janus.bundle_path), "bytes": size, "plans": janus.plans, **json.loads(manifest.to_json())}))
         return
-    model, picture, drawn = manifest.language_model, manifest.image_output, "generation" in manifest.tasks
+    model, vae = manifest.language_model, manifest.source.vae
     for label, value in (
         ("bundle", janus.bundle_path),
         ("model", f"{manifest.name} ({manifest.family}){', random weights' if manifest.random_weights else ''}"),
-        ("source", f"{manifest.source.name}, {manifest.source.layout} layout, {manifest.source.dtype}"),
+        ("source", f"{manifest.source.name}, {manifest.source.layout} layout, {manifest.source.dtype}{f', VAE {vae}' if vae else ''}"),
         ("precision", manifest.precision),
         ("tasks", ", ".join(manifest.tasks)),
         ("size", f"{size / 1e6:,.1f} MB in {len(manifest.files)} files"),
         ("decoder", f"{model.num_layers} layers, {model.hidden_size} wide, {model.max_length} tokens at most"),
-        ("pictures", f"{picture.size}x{picture.size}, {picture.num_tokens} tokens of {picture.num_ids}" if drawn else "none"),
+        ("pictures", _drawn(manifest) if "generation" in manifest.tasks else "none"),
         ("graphs", ", ".join(manifest.graphs)),
         ("plans", ", ".join(janus.plans) or "none"),
         ("built with", ", ".join(f"{name} {version}" for name, version in manifest.built_with.items())),
     ):
         click.echo(f"{label:11}{value}")
+
+
+def _drawn(manifest: "Manifest") -> str:
+    picture, flow = manifest.image_output, manifest.flow
+    size = f"{picture.size}x{picture.size}"
+    if flow:
+        latents = f"{flow.latent_size}x{flow.latent_size} latents of {flow.latent_channels} channels"
+        return f"{size}, {latents}, {flow.steps} steps at {flow.times} times"
+    return f"{size}, {picture.num_tokens} tokens of {picture.num_ids}"
 
 
 @main.command()

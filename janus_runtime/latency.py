@@ -13,9 +13,12 @@ from typing import Literal
 import numpy as np
 
 from .engines import Engines
+from .flow import FlowDrawing
 
 PROMPT_TOKENS = 20  # of a drawing prompt, as long as a sentence
 QUESTION_TOKENS = 40  # beside the picture, template included
+# Of JanusFlow, so that a benchmark seldom begins again.
+_MANY_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,14 @@ class Timing:
 def stages(engines: Engines, rows: int = 2) -> Iterator[Stage]:
     """The stages of every task that the bundle has. Image stages run `rows` rows: two for each picture under guidance."""
     if "generation" in engines.manifest.tasks:
-        yield from _image_stages(engines, rows)
+        yield from _flow_stages(engines, rows) if engines.manifest.flow else _image_stages(engines, rows)
     if "understanding" in engines.manifest.tasks:
         yield from _text_stages(engines)
 
 
 def _image_stages(engines: Engines, rows: int) -> Iterator[Stage]:
     output = engines.manifest.image_output
+    assert output.num_ids is not None
     rng = np.random.default_rng(0)
     session = engines.session("image", rows, PROMPT_TOKENS + output.num_tokens)
     prompt = [engines.embed_text(_ids(engines, PROMPT_TOKENS))] * rows
@@ -80,6 +84,29 @@ def _image_stages(engines: Engines, rows: int) -> Iterator[Stage]:
         yield Stage(f"image step, {name}", step_at(length), _step_bytes(engines, "image", rows, length))
     picture = rng.integers(0, output.num_ids, (1, output.num_tokens), dtype=np.int32)
     yield Stage("image decode", lambda: engines["image_decoder"].run({"image_ids": picture}))
+
+
+def _flow_stages(engines: Engines, rows: int) -> Iterator[Stage]:
+    """A step is arithmetic, not reading: hundreds of tokens a row."""
+    drawing = FlowDrawing(engines)
+    flow, pictures = drawing.flow, -(-rows // 2)
+    noise = np.random.default_rng(0).standard_normal((pictures, flow.latent_channels, flow.latent_size, flow.latent_size), np.float32)
+    prefix = drawing.prefix([engines.embed_text(_ids(engines, PROMPT_TOKENS))] * pictures)
+
+    def first() -> None:
+        next(drawing.integrate(noise, prefix, flow.steps, 2.0))
+
+    def later() -> Iterator[None]:
+        while True:
+            steps = drawing.integrate(noise, prefix, _MANY_STEPS, 2.0)
+            next(steps)
+            for _ in steps:
+                yield
+
+    steps = later()
+    yield Stage("flow step, first", first)
+    yield Stage("flow step", lambda: next(steps))
+    yield Stage("image decode", lambda: drawing.decode(noise[0]))
 
 
 def _text_stages(engines: Engines) -> Iterator[Stage]:

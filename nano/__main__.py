@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import JanusForConditionalGeneration
 
-from janus_runtime.cli import reported
 from janus_runtime.errors import JanusError
+from janus_runtime.reporting import reported
 
 from . import train_decoder, train_tower, train_vq
 from .model import GRID, MAX_LENGTH, build
