@@ -26,8 +26,8 @@ from bench.tiny_tokenizer import write_tokenizer
 from janus_export.config import JanusConfig, VaeConfig
 
 ALL_MODELS = {**MODELS, **FLOW_MODELS}
-# Janus-1.3B's template has no role tokens; it is told from Pro by its tokenizer.
-_ROLE_TOKENS = {"janus-1.3b": False, **dict.fromkeys(FLOW_MODELS, False)}
+# Janus-1.3B's template has no role tokens; it is told from Pro by its tokenizer. So are JanusFlow's, and of the small models one's.
+_ROLE_TOKENS = {"janus-1.3b": False, "small": False, **dict.fromkeys(FLOW_MODELS, False)}
 _DTYPES = {"bf16": np.dtype(ml_dtypes.bfloat16), "fp16": np.dtype(np.float16), "fp32": np.dtype(np.float32)}
 _TORCH_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _SAFETENSORS_NAMES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}

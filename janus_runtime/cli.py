@@ -97,6 +97,15 @@ def main() -> None:
 @click.option("--cfg-weight", type=click.FloatRange(-1000, 1000), callback=_finite, help="Strength of guidance; default: the model's.")
 @sampling_options(None)
 @click.option("--steps", type=click.IntRange(1, 10_000), help="Of JanusFlow's drawing; default: the model's, 30.")
+@click.option("--image", metavar="PATH", help="A picture that the prompts speak of, for checkpoints trained to draw from one (Janus-4o).")
+@click.option(
+    "--image-weight",
+    type=click.FloatRange(0, 1000),
+    default=5.0,
+    show_default=True,
+    callback=_finite,
+    help="How much what is seen of it counts beside its ids.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures drawn at once.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
 @click.option("--grid", is_flag=True, help="Also write all pictures of a prompt as one.")

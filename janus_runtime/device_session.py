@@ -87,7 +87,17 @@ class DeviceSession:
         self.lengths += self.lengths > 0
         return hidden
 
-    def draw(self, logits: Floats, limit: int, sampler: Sampler, noise: Noise, cfg_weight: float | None = None) -> Iterator[Ids]:
+    def draw(
+        self,
+        logits: Floats,
+        limit: int,
+        sampler: Sampler,
+        noise: Noise,
+        cfg_weight: float | None = None,
+        image_weight: float | None = None,
+    ) -> Iterator[Ids]:
+        if image_weight is not None:
+            raise BackendError("a picture drawn from another takes three rows, and draws on a GPU are of pairs; use --backend cpu")
         loop, start, busy = self._loop, self.lengths.copy(), (self.lengths > 0).astype(np.int32)
         assert loop.guided == (cfg_weight is not None), "pictures are drawn under guidance, text is not"
         assert start.max() + limit - 1 <= self.max_length, f"{limit} draws after {start.max()} tokens in a cache of {self.max_length}"

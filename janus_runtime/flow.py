@@ -14,7 +14,7 @@ from .engines import Engines
 from .flavours import MASKED
 from .manifest import Times
 from .noise import normal
-from .prompt import Ids
+from .prompt import Ids, splice
 from .sampling import Floats
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ Prefix = dict[str, NDArray[Any]]
 class FlowDrawing:
     """See `text_to_image.Drawing`. The prompt goes through the decoder once, with the first step; the other steps see its cache."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: Engines, replaced: Sequence[int] = ()) -> None:
+        """`replaced`: ids of a prompt whose embeddings give way to a picture's features."""
         assert engines.manifest.flow is not None
         self.engines = engines
+        self.replaced = replaced
         self.flow = engines.manifest.flow
 
     def prepare(self) -> float:
@@ -42,6 +44,10 @@ class FlowDrawing:
         shape = (self.flow.latent_channels, self.flow.latent_size, self.flow.latent_size)
         noise = np.stack([normal(job.seed, shape) for job in batch])
         prompts = {job.prompt: self.engines.embed_text(ids[job.prompt]) for job in batch}
+        if request.pixels is not None:
+            features = self.engines.encode_image(request.pixels)[None]
+            for prompt, embeds in prompts.items():
+                splice(embeds, ids[prompt], self.replaced, features)
         prefix = self.prefix([prompts[job.prompt] for job in batch])
         for latents, _ in self.integrate(noise, prefix, self.num_steps(request), request.cfg_weight):
             yield latents

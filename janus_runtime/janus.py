@@ -6,19 +6,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from .backends import BackendName, open_backend
 from .bundle import NANO, Bundle
 from .engines import Engines
 from .errors import BundleError
-from .image import Picture, as_pictures
+from .image import Picture, as_pictures, open_image, preprocess
 from .image_to_text import Answer, Chat
 from .latency import Timing, stages, time_stages
 from .manifest import MAX_STEPS, TOKENIZER, Manifest, Task
 from .noise import check_seed
 from .plans import built_for
 from .prompt import Prompter
-from .sampling import MAX_CFG_WEIGHT, Sampler
+from .sampling import IMAGE_WEIGHT, MAX_CFG_WEIGHT, Sampler
 from .text_to_image import GeneratedImage, ImageGenerator, OnStep, Request
 from .verify import Check, verify_goldens
 
@@ -65,6 +66,8 @@ class Janus:
         top_k: int = 0,
         top_p: float = 1.0,
         steps: int | None = None,
+        image: Picture | None = None,
+        image_weight: float = IMAGE_WEIGHT,
         batch_size: int = 8,
         on_step: OnStep | None = None,
         on_image: Callable[[GeneratedImage], None] | None = None,
@@ -74,7 +77,8 @@ class Janus:
 
         Picture i of a prompt is picture 0 with `seed + i`. `cfg_weight` and `temperature` default to the model's;
         temperature 0 is greedy; `top_k` 0 and `top_p` 1 sample from all ids, as the original does. `steps` is JanusFlow's, which
-        has no ids and takes none of these three. `batch_size`
+        has no ids and takes none of these three. `image` is a picture that the prompts speak of, for checkpoints trained to draw
+        from one, such as Janus-4o; `image_weight` says how much what is seen of it counts beside its ids. `batch_size`
         pictures are drawn at once: more is faster in all and takes more memory. `on_step(step, total)` reports
         progress, `on_image` hands over each picture as soon as it is there. Raises PromptError, NumericalError,
         Cancelled, and ValueError on settings out of range.
@@ -97,7 +101,15 @@ class Janus:
         weight = defaults.cfg_weight if cfg_weight is None else cfg_weight
         if not abs(weight) <= MAX_CFG_WEIGHT:
             raise ValueError(f"cfg_weight is {weight}; expected -{MAX_CFG_WEIGHT:g} to {MAX_CFG_WEIGHT:g}")
-        drawn_by = {"steps": steps} if self.manifest.flow else {"sampler": sampler}
+        pixels = None
+        if image is not None:
+            self._require("understanding")
+            if not 0 <= image_weight <= MAX_CFG_WEIGHT:
+                raise ValueError(f"image_weight is {image_weight}; expected 0 to {MAX_CFG_WEIGHT:g}")
+            pixels = preprocess(open_image(image), self.manifest.image_input)
+            _log.warning("drawing from a picture is for checkpoints trained for it, such as Janus-4o; others hardly follow it")
+        drawn_by: dict[str, Any] = {"pixels": pixels, "image_weight": image_weight}
+        drawn_by |= {"steps": steps} if self.manifest.flow else {"sampler": sampler}
         request = Request(prompts, n, check_seed(seed, n), weight, batch_size, **drawn_by)
         pictures = []
         for picture in ImageGenerator(self._engines, self._prompter).generate(request, on_step, cancel):

@@ -71,17 +71,22 @@ class Prompter:
         if rest := self.decode(seen)[len(text) :]:
             yield rest
 
-    def image_string(self, text: str) -> str:
+    def image_string(self, text: str, from_image: bool = False) -> str:
         """The prompt that draws: no system text, begin-of-image directly after the last colon.
 
-        JanusFlow's ends with the colon: the published loop cuts the embedding of what comes after.
+        JanusFlow's ends with the colon: the published loop cuts the embedding of what comes after. `from_image` puts a picture
+        before the text: as it is seen, and, where pictures are ids, as those after it (Janus-4o's way), a pad in their place.
         """
-        messages = [(self.template.user, self._user_text(text)), (self.template.assistant, "")]
+        begin, end, seen = (token.text for token in (self.tokens.begin_of_image, self.tokens.end_of_image, self.tokens.image_placeholder))
+        drawn = f"{begin}{self.tokens.pad.text}{end}"
+        picture = (f"{seen}\n" if self.manifest.flow else f"{seen}{drawn}") if from_image else ""
+        messages = [(self.template.user, picture + self._user_text(text)), (self.template.assistant, "")]
         return render(self.template, messages) + ("" if self.manifest.flow else self.tokens.begin_of_image.text)
 
-    def image(self, text: str) -> Ids:
+    def image(self, text: str, from_image: bool = False) -> Ids:
         """Text -> ids [T] that start with BOS and end where the picture begins. Raises PromptError."""
-        ids = np.array([self.tokens.bos.id, *self.encode(self.image_string(text))], np.int32)
+        ids = self.expand([self.tokens.bos.id, *self.encode(self.image_string(text, from_image))])
+        ids = np.repeat(ids, np.where(ids == self.tokens.pad.id, self.manifest.image_output.num_tokens, 1))
         # JanusFlow has the time before its picture.
         limit = self.manifest.language_model.max_length - self.manifest.image_output.num_tokens - (self.manifest.flow is not None)
         if limit < 2:

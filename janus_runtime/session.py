@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .backends.base import Binding, Engine, HostEngine, check_finite
 from .manifest import LanguageModel
 from .noise import Noise
-from .sampling import Floats, Ids, Sampler, guide, pair
+from .sampling import Floats, Ids, Sampler, guide, guide_from_image
 
 Embeds = NDArray[Any]
 
@@ -71,18 +71,28 @@ class Session:
         self.lengths += busy
         return logits
 
-    def draw(self, logits: Floats, limit: int, sampler: Sampler, noise: Noise, cfg_weight: float | None = None) -> Iterator[Ids]:
+    def draw(
+        self,
+        logits: Floats,
+        limit: int,
+        sampler: Sampler,
+        noise: Noise,
+        cfg_weight: float | None = None,
+        image_weight: float | None = None,
+    ) -> Iterator[Ids]:
         """Yields the ids [n] of `limit` steps: draws, feeds them back, draws again.
 
-        With `cfg_weight`, rows are pairs made by `sampling.pair` and both get the drawn id. The last ids that
-        were yielded are not in the cache until the next are asked for.
+        With `cfg_weight`, rows are pairs made by `sampling.pair` and both get the drawn id; with `image_weight` too, they come in
+        threes, see `sampling.guide_from_image`. The last ids that were yielded are not in the cache until the next are asked for.
         """
+        rows = 1 if cfg_weight is None else 2 if image_weight is None else 3
         for step in range(limit):
-            scores = logits if cfg_weight is None else guide(logits, cfg_weight)
-            ids = sampler(scores, None if sampler.greedy else noise(step))
+            if cfg_weight is not None:
+                guided = guide(logits, cfg_weight) if image_weight is None else guide_from_image(logits, cfg_weight, image_weight)
+            ids = sampler(logits if cfg_weight is None else guided, None if sampler.greedy else noise(step))
             yield ids
             if step < limit - 1:
-                logits = self.step(ids if cfg_weight is None else np.array(pair(list(ids), list(ids)), np.int32))
+                logits = self.step(ids.repeat(rows))
 
     def replicate(self, source: int, target: int) -> None:
         """Makes slot `target` a copy of slot `source`, cache and length."""

@@ -19,7 +19,7 @@ from .errors import Cancelled, PromptError
 from .flow import FlowDrawing
 from .image import postprocess
 from .noise import Noise
-from .prompt import Ids, Prompter
+from .prompt import Ids, Prompter, splice
 from .sampling import Floats, Sampler, pair
 
 OnStep = Callable[[int, int], None]
@@ -55,6 +55,9 @@ class Request:
     batch_size: int
     sampler: Sampler | None = None
     steps: int | None = None
+    pixels: Floats | None = None
+    """[3, size, size] of a picture that the prompts speak of."""
+    image_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,15 @@ class Drawing(Protocol):
 class ImageGenerator:
     def __init__(self, engines: Engines, prompter: Prompter) -> None:
         self.prompter = prompter
-        self.drawing: Drawing = FlowDrawing(engines) if engines.manifest.flow else IdDrawing(engines, prompter)
+        flow = engines.manifest.flow
+        self.drawing: Drawing = FlowDrawing(engines, prompter.replaced) if flow else IdDrawing(engines, prompter)
 
     def generate(self, request: Request, on_step: OnStep | None = None, cancel: threading.Event | None = None) -> Iterator[GeneratedImage]:
         """Yields pictures in order, prompt by prompt, at the end of each batch of at most `batch_size`.
 
         `on_step(step, total)` counts steps over all batches. Raises PromptError, NumericalError, Cancelled.
         """
-        ids = [self.prompter.image(prompt) for prompt in request.prompts]
+        ids = [self.prompter.image(prompt, request.pixels is not None) for prompt in request.prompts]
         jobs = (Job(p, request.seed + i) for p in range(len(ids)) for i in range(request.n))
         num_batches, num_steps = -(-len(ids) * request.n // request.batch_size), self.drawing.num_steps(request)
         total = num_batches * num_steps
@@ -154,26 +158,38 @@ class IdDrawing:
         prompts = sorted({job.prompt for job in batch})
         longest = max(len(ids[p]) for p in prompts)
         length = longest + self._num_tokens
-        session = self.engines.session("image", rows=2 * len(batch), max_length=length)
+        # Distinct rows of a prompt are computed once; every other picture of the prompt starts from a copy of them. Rows that a
+        # backend gives beyond those asked for stay idle.
+        rows = [self._rows(ids[p], request.pixels) for p in prompts]
+        each = len(rows[0])
+        session = self.engines.session("image", rows=each * len(batch), max_length=length)
         if session.max_length < length:
             raise PromptError(
                 f"a prompt of {longest} tokens and its picture of {self._num_tokens} were asked for, this backend holds "
                 f"{session.max_length} together; use a shorter prompt, or build more with 'janus-export engines DIR --lengths {length}'"
             )
-
-        # Two distinct rows a prompt are computed; every other picture of the prompt starts from a copy of them. Rows that a
-        # backend gives beyond those asked for stay idle.
-        cond = [ids[p] for p in prompts]
-        rows = pair(cond, [self.prompter.blank(row) for row in cond])
-        first = session.prefill([self.engines.embed_text(row) for row in rows])
-        source = [2 * prompts.index(job.prompt) + half for job in batch for half in (0, 1)]
+        first = session.prefill([row for group in rows for row in group])
+        source = [each * prompts.index(job.prompt) + row for job in batch for row in range(each)]
         # Sources never lie above their copies, so going down overwrites nothing that is still needed.
         for slot in reversed(range(len(source))):
             if source[slot] != slot:
                 session.replicate(source[slot], slot)
 
-        for drawn in session.draw(first[source], self._num_tokens, request.sampler, noise, request.cfg_weight):
+        image_weight = None if request.pixels is None else request.image_weight
+        for drawn in session.draw(first[source], self._num_tokens, request.sampler, noise, request.cfg_weight, image_weight):
             yield drawn[: len(batch)]
+
+    def _rows(self, ids: Ids, pixels: Floats | None) -> list[NDArray[Any]]:
+        """The embedded rows of one prompt that guidance works on: see `sampling.guide` and `guide_from_image`."""
+        embed, uncond = self.engines.embed_text, self.prompter.blank(ids)
+        if pixels is None:
+            return pair([embed(ids)], [embed(uncond)])
+        seen = embed(ids)
+        splice(seen, ids, self.prompter.replaced, self.engines.encode_image(pixels)[None])
+        both = seen.copy()
+        image_ids = self.engines["image_encoder"].run({"pixels": pixels[None]})["image_ids"]
+        splice(both, ids, [self.prompter.tokens.pad.id], self.engines["image_embed"].run({"image_ids": image_ids})["embeds"])
+        return [both, seen, embed(uncond)]
 
     def collect(self, steps: list[Ids]) -> Ids:
         return np.stack(steps, axis=1)

@@ -17,7 +17,8 @@ def one_torch_thread():
     torch.set_num_threads(before)
 
 
-# Two sets of sizes: an accident of equal widths in one would not be one in the other.
+# Two sets of sizes: an accident of equal widths in one would not be one in the other. `tiny` has Janus-Pro's template, `small`
+# Janus-1.3B's.
 @pytest.fixture(scope="session", params=["tiny", "small"])
 def model(request) -> str:
     return request.param

@@ -80,12 +80,21 @@ class Reference:
 
     # Prompts (janus.md 3.1 and 3.3)
 
+    @property
+    def roles(self) -> tuple[str, str]:
+        """Janus-Pro's are tokens, Janus-1.3B's plain words (janus.md 3.1)."""
+        pro = self.tokenizer.token_to_id("<|User|>") is not None
+        return ("<|User|>", "<|Assistant|>") if pro else ("User", "Assistant")
+
+    def turn(self, user: str) -> str:
+        return f"{self.roles[0]}: {user.strip()}\n\n{self.roles[1]}:"
+
     def encode(self, prompt: str) -> Ids:
         """BOS and the prompt's ids. BOS is put here, not by a post-processor that the tokenizer file may or may not have."""
         return np.array([self.special.bos, *self.tokenizer.encode(prompt, add_special_tokens=False).ids], np.int64)
 
     def generation_ids(self, text: str) -> Ids:
-        return self.encode(f"<|User|>: {text.strip()}\n\n<|Assistant|>:{_STRINGS.begin_of_image}")
+        return self.encode(self.turn(text) + _STRINGS.begin_of_image)
 
     def question_ids(self, question: str, images: int) -> Ids:
         """System text, the pictures each on a line, the question; each placeholder becomes 1 + num_image_tokens + 1 ids.
@@ -93,7 +102,7 @@ class Reference:
         The message is stripped as a whole, so blanks between a picture and its question stay.
         """
         user = f"{_STRINGS.image_placeholder}\n" * images + question
-        prompt = f"{DEFAULT_SYSTEM_PROMPT.rstrip(chr(10))}\n\n<|User|>: {user.strip()}\n\n<|Assistant|>:"
+        prompt = f"{DEFAULT_SYSTEM_PROMPT.rstrip(chr(10))}\n\n{self.turn(user)}"
         s, count = self.special, self.model.config.vision_config.num_image_tokens
         picture = [s.begin_of_image, *[s.image_placeholder] * count, s.end_of_image]
         return np.array([i for id in self.encode(prompt) for i in (picture if id == s.image_placeholder else [id])], np.int64)

@@ -88,7 +88,7 @@ def test_pixels_equal_hfs_where_the_sizes_agree(reference):
 
 def test_batch_of_prompts_of_different_lengths(runtime, reference):
     """One session steps all rows greedily; each row equals HF's answer to its prompt alone."""
-    prompts = [reference.encode(f"<|User|>: {text}\n\n<|Assistant|>:") for text in PROMPTS]
+    prompts = [reference.encode(reference.turn(text)) for text in PROMPTS]
     assert len(set(map(len, prompts))) == len(prompts)
     session = runtime._engines.session("text", rows=len(prompts), max_length=max(map(len, prompts)) + COUNT)
     logits = session.prefill([runtime._engines.embed_text(ids.astype(np.int32)) for ids in prompts])

@@ -27,12 +27,17 @@ def test_question(runtime, reference, text, images):
     assert (got == reference.special.begin_of_image).sum() == (got == reference.special.end_of_image).sum() == images
 
 
-def test_strings_of_the_published_pro_form(runtime):
+FORMS = {"tiny": ("janus-pro", "<|User|>", "<|Assistant|>"), "small": ("janus", "User", "Assistant")}
+
+
+def test_strings_of_the_published_forms(runtime, model):
     """Once in full, so that the ids above are known to come from the right strings."""
-    assert runtime._prompter.image_string("a fox") == "<|User|>: a fox\n\n<|Assistant|>:<begin_of_image>"
+    family, user, assistant = FORMS[model]
+    assert runtime.manifest.family == family
+    assert runtime._prompter.image_string("a fox") == f"{user}: a fox\n\n{assistant}:<begin_of_image>"
     system, _, rest = runtime._prompter.question_string("What is it?", 1).partition("\n\n")
     assert hashlib.sha256(system.encode()).hexdigest() == SYSTEM_SHA256, f"not the published system text: {system!r}"
-    assert rest == "<|User|>: <image_placeholder>\nWhat is it?\n\n<|Assistant|>:"
+    assert rest == f"{user}: <image_placeholder>\nWhat is it?\n\n{assistant}:"
 
 
 def test_special_ids_are_the_checkpoints(runtime, reference):

@@ -70,7 +70,7 @@ def test_text_after_pictures(runtime, reference, images):
 
 
 def test_text_rows_of_different_lengths(runtime, reference):
-    prompts = [reference.encode(f"<|User|>: {text}\n\n<|Assistant|>:") for text in PROMPTS]
+    prompts = [reference.encode(reference.turn(text)) for text in PROMPTS]
     answer = answers(reference, len(prompts))
     got = teacher_forced(runtime, "text", [runtime._engines.embed_text(ids.astype(np.int32)) for ids in prompts], answer)
     labels = [f"{len(ids)} ids" for ids in prompts]
