@@ -105,7 +105,7 @@ class _Unpickler(pickle._Unpickler):
         if (module, name) == ("_codecs", "encode"):
             raise CheckpointError(f"{self._path} has its arrays as text, as pickle protocol 2 stores them; {_AGAIN}")
         raise CheckpointError(
-            f"{self._path} asks for {module:.60}.{name:.60}, which no weights need; expected arrays only. Nothing of it was run: "
+            f"{self._path} asks for {f'{module}.{name}'!r:.80}, which no weights need; expected arrays only. Nothing of it was run: "
             "fetch it from where you trust it"
         )
 

@@ -279,6 +279,7 @@ def text(opcode: bytes, value: str) -> bytes:
         lambda mark: b"\x80\x02cbuiltins\neval\n" + text(b"\x8c", "1") + b"\x85R.",
         lambda mark: b"\x80\x04" + text(b"\x8c", "os") + text(b"\x8c", "system") + b"\x93" + text(b"\x8c", mark) + b"\x85R.",
         lambda mark: b"\x80\x04" + text(b"\x8c", "numpy") + text(b"\x8c", "dtype.__class__") + b"\x93.",
+        lambda mark: b"\x80\x04" + text(b"\x8c", "two\nlines") + text(b"\x8c", "system") + b"\x93.",
         lambda mark: b"(S'" + mark.encode() + b"'\nios\nsystem\n.",
         lambda mark: b"(cos\nsystem\nS'" + mark.encode() + b"'\no.",
         lambda mark: b"\x80\x02cos\nsystem\n)\x81.",
