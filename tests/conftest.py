@@ -8,8 +8,11 @@ from click.testing import CliRunner
 
 import janus_runtime
 from bench.make_checkpoint import make_checkpoint
+from janus_export import bundle as bundle_module
+from janus_export import to_onnx
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint import open_checkpoint
+from janus_export.precision import format_of
 
 # Nothing in the tests may reach for a hub by accident; the hub test brings its own on loopback.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,6 +25,31 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the published tokenizer and pictures are not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once():
+    """A trace is nearly all the time of a small export and depends on the graph, the configuration and the dtype alone.
+
+    Exports of one model, in several precisions or of several checkpoints, share theirs here; what follows a trace is done anew.
+    Names of nodes are other numbers than without this.
+    """
+    traces, export_graph, traced = {}, bundle_module.export_graph, to_onnx._traced
+
+    def export(spec, config, precision, *others):
+        def once(module, inputs, outputs, *how):
+            key = spec.name, repr(config), format_of(spec.name, precision).dtype, type(module)
+            if key not in traces:
+                traces[key] = traced(module, inputs, outputs, *how)
+            return traces[key].clone()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(to_onnx, "_traced", once)
+            return export_graph(spec, config, precision, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle_module, "export_graph", export)
+        yield
 
 
 @pytest.fixture(scope="session")
