@@ -37,8 +37,9 @@ def guide_from_image(logits: Floats, cfg_weight: float, image_weight: float) -> 
     `image_weight` times as much as the first: (c + v·s) / (1 + v) is guided by `cfg_weight` as usual.
     """
     both, seen, uncond = logits[0::3], logits[1::3], logits[2::3]
-    cond = np.add(both, np.float32(image_weight) * seen) / np.float32(1 + image_weight)
-    return uncond + np.float32(cfg_weight) * (cond - uncond)
+    cond: Floats = np.add(both, np.float32(image_weight) * seen, dtype=np.float32) / np.float32(1 + image_weight)
+    guided: Floats = uncond + np.float32(cfg_weight) * (cond - uncond)
+    return guided
 
 
 def keep_top_k(scores: Floats, top_k: int) -> Floats:

@@ -124,6 +124,17 @@ def test_plans_of_other_weights_replace_one_another(tiny16):
         assert {name: plan.graph_sha256 for name, plan in key.plans.items()} == {n: plan.graph_sha256 for n, plan in whole.plans.items()}
 
 
+def test_every_graph_of_janusflow_builds(bundles, tmp_path):
+    """Steps over the prompt's cache, and the first, which takes the prompt in, have a profile each."""
+    copy = shutil.copytree(bundles("tiny-flow"), tmp_path / "flow")
+    folder, key = build_engines(copy, **SMALL)
+    assert set(key.plans) == {name for name in Bundle.open(copy).manifest.graphs if not name.endswith((".gqa", ".inplace"))}
+    assert all((folder / plan.file).stat().st_size == plan.bytes > 0 for plan in key.plans.values())
+    later, first = profiles_of("flow_step", (2, 8), (64, 512), 64)
+    assert later == {"images": (1, 1, 4), "tokens": (1, 1, 1), "max_length": (1, 32, 512)}
+    assert first == {"images": (1, 1, 4), "tokens": (1, 32, 512), "max_length": (1, 1, 1)}
+
+
 def test_polygraphy_finds_every_operator_supported(pro, tmp_path):
     """Of TensorRT-RTX's reader, which is TensorRT 11's."""
     env = {**os.environ, "POLYGRAPHY_USE_TENSORRT_RTX": "1"}
@@ -233,7 +244,7 @@ def test_8_6_is_asked_for_fp16_only_where_the_file_has_it(monkeypatch, half, fla
 def typed(pro, bundles):
     """Every graph of opset 17 with inferred types: (bundle, name, model, type of each value)."""
     found = []
-    for folder in (pro, bundles("tiny")):
+    for folder in (pro, bundles("tiny"), bundles("tiny-flow")):
         for name, graph in Bundle.open(folder).manifest.graphs.items():
             model = onnx.load(folder / graph.file, load_external_data=False)
             if {opset.domain: opset.version for opset in model.opset_import} != {"": 17}:

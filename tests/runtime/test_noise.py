@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from janus_runtime.noise import Noise, check_seed, gumbel, philox4x32
+from janus_runtime.noise import Noise, check_seed, gumbel, normal, philox4x32
 
 VECTORS = json.loads((Path(__file__).parent / "noise_vectors.json").read_text())
 
@@ -45,6 +45,26 @@ def test_noise_of_an_id_does_not_depend_on_how_many_there_are(seed, step, count)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 1000))
 def test_noise_is_finite(seed, step):
     assert np.isfinite(gumbel(seed, step, 64)).all()
+
+
+@pytest.mark.parametrize("vector", VECTORS["normal"], ids=lambda vector: f"seed{vector['seed']}")
+def test_normal_vectors(vector):
+    noise = normal(vector["seed"], tuple(vector["shape"])).reshape(-1)
+    got = [noise[place].view(np.uint32).item() for place in vector["places"]]
+    assert got == [int(bits, 16) for bits in vector["bits"]]
+
+
+def test_normal_is_normal():
+    """Moments and tails of a million numbers, each within five standard errors; neighbours, which share their bits, do not correlate."""
+    noise = normal(1, (4, 500, 500)).astype(np.float64).reshape(-1)
+    assert abs(noise.mean()) < 5e-3 and abs(noise.var() - 1) < 7e-3 and abs((noise**4).mean() - 3) < 5e-2
+    assert abs((np.abs(noise) > 3).mean() - 0.0026998) < 2.6e-4
+    assert abs((noise[0::2] * noise[1::2]).mean()) < 7e-3 and abs((noise[1:] * noise[:-1]).mean()) < 5e-3
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 67))
+def test_normal_numbers_do_not_depend_on_how_many_there_are(seed, count):
+    assert np.array_equal(normal(seed, (count,)), normal(seed, (70,))[:count])
 
 
 def test_every_seed_and_step_has_noise_of_its_own():
