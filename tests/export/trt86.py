@@ -7,12 +7,14 @@ F, INT, B = "FLOAT FLOAT16", "INT32", "BOOL"
 
 OPERATORS = {
     "Add": f"{F} {INT}", "And": B, "ArgMax": f"{F} {INT}", "Cast": f"{F} {INT} {B}", "Clip": F, "Concat": f"{F} {INT} {B}",
-    "Constant": f"{F} {INT} {B}", "ConstantOfShape": "FLOAT", "Conv": F, "Div": f"{F} {INT}", "Equal": f"{F} {INT}", "Erf": F, "Exp": F,
+    "Constant": f"{F} {INT} {B}", "ConstantOfShape": "FLOAT", "Conv": F, "Cos": F, "DepthToSpace": f"{F} {INT}",
+    "Div": f"{F} {INT}", "Equal": f"{F} {INT}", "Erf": F, "Exp": F,
     "Expand": f"{F} {INT} {B}", "Gather": f"{F} {INT} {B}", "Gemm": F, "Greater": f"{F} {INT}", "GreaterOrEqual": f"{F} {INT}",
-    "Identity": f"{F} {INT} {B}", "LayerNormalization": F, "Less": f"{F} {INT}", "Log": F, "MatMul": F,
+    "Identity": f"{F} {INT} {B}", "LayerNormalization": F, "Less": f"{F} {INT}", "LessOrEqual": f"{F} {INT}", "Log": F, "MatMul": F,
     "Max": f"{F} {INT}", "Min": f"{F} {INT}", "Mul": f"{F} {INT}", "Neg": f"{F} {INT}", "Not": B, "Or": B, "Pad": f"{F} {INT}", "Pow": F,
     "Range": f"{F} {INT}", "Reciprocal": F, "ReduceL2": F, "ReduceMax": F, "ReduceMean": F, "ReduceSum": F, "Reshape": f"{F} {INT} {B}",
-    "Resize": F, "Shape": f"{F} {INT} {B}", "Sigmoid": F, "Slice": f"{F} {INT} {B}", "Softmax": F, "Split": f"{F} {INT} {B}", "Sqrt": F,
+    "Resize": F, "Shape": f"{F} {INT} {B}", "Sigmoid": F, "Sin": F,
+    "Slice": f"{F} {INT} {B}", "Softmax": F, "Split": f"{F} {INT} {B}", "Sqrt": F,
     "Squeeze": f"{F} {INT} {B}", "Sub": f"{F} {INT}", "Tanh": F, "Tile": f"{F} {INT} {B}", "TopK": f"{F} {INT}",
     "Transpose": f"{F} {INT} {B}",
     "Trilu": f"{F} {INT} {B}", "Unsqueeze": f"{F} {INT} {B}", "Where": f"{F} {INT} {B}",
