@@ -62,7 +62,9 @@ def test_published_pro_files(shared_data, checkpoints, tmp_path):
         "bos": 100000, "eos": 100001, "pad": 100002, "begin_of_image": 100003, "end_of_image": 100590, "image_placeholder": 100581,
     }  # fmt: skip
     got = read_image_input(open_checkpoint(str(source)))
-    assert got == ImageInput(size=64, min_size=14, mean=(0.5,) * 3, std=(0.5,) * 3, background=(127,) * 3, num_tokens=16)
+    assert got == ImageInput(
+        size=64, min_size=14, mean=(0.5,) * 3, std=(0.5,) * 3, background=(127,) * 3, num_tokens=16, includes_begin=False
+    )
 
 
 def janus_1_3b(published, folder):
