@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from transformers import JanusConfig, JanusForConditionalGeneration
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from .scenes import SIDE
 
@@ -73,13 +74,17 @@ def build(vocab_size: int, image_token_id: int, seed: int) -> JanusForConditiona
     for module in model.model.vqmodel.modules():
         if isinstance(module, nn.Conv2d):
             module.reset_parameters()
-    width, layers = model.config.text_config.hidden_size, model.config.text_config.num_hidden_layers
-    for part in (model.model.language_model, model.model.aligner, model.model.generation_aligner, model.model.generation_head):
+    start(model.model.language_model, model.lm_head, model.model.aligner, model.model.generation_aligner, model.model.generation_head)
+    return model
+
+
+def start(decoder: LlamaModel, head: nn.Linear, *others: nn.Module) -> None:
+    """Gives new values to every matrix of the decoder, of its head and of what joins others to it."""
+    for part in (decoder, *others):
         for name, module in part.named_modules():
             if isinstance(module, nn.Linear):
                 # What a layer adds to the residual stream is scaled down with the number of layers.
-                gain = (2 * layers) ** -0.5 if name.endswith(("o_proj", "down_proj")) else 1.0
+                gain = (2 * decoder.config.num_hidden_layers) ** -0.5 if name.endswith(("o_proj", "down_proj")) else 1.0
                 nn.init.normal_(module.weight, std=gain * module.in_features**-0.5)
-    nn.init.normal_(model.model.language_model.embed_tokens.weight, std=0.5)
-    nn.init.normal_(model.lm_head.weight, std=0.1 * width**-0.5)
-    return model
+    nn.init.normal_(decoder.embed_tokens.weight, std=0.5)
+    nn.init.normal_(head.weight, std=0.1 * decoder.config.hidden_size**-0.5)

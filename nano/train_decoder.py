@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from .language import caption, questions
 from .model import half_precision
@@ -67,20 +68,34 @@ def answer_loss(
     model: JanusForConditionalGeneration, images: Tensor, spoken: list[tuple[list[int], list[bool]]], text: Text
 ) -> tuple[Tensor, Tensor]:
     """Pictures [B, 3, S, S] and a conversation about each -> mean loss of what the model says, share of it most likely."""
-    length = max(len(ids) for ids, _ in spoken)
-    ids = _padded([ids for ids, _ in spoken], text.pad, length)
-    said = _padded([marks for _, marks in spoken], False, length)
     features = model.model.aligner(model.model.vision_model(images).last_hidden_state)
-    embeds = model.get_input_embeddings()(ids)
-    embeds = embeds.masked_scatter((ids == text.placeholder)[..., None], features.to(embeds.dtype))
-    hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
-    logits = model.lm_head(hidden[:, :-1][said[:, 1:]]).float()
+    return said_loss(model.model.language_model, model.lm_head, features, (text.placeholder,), spoken, text.pad)
+
+
+def said_loss(
+    decoder: LlamaModel, head: nn.Linear, features: Tensor, seen: tuple[int, ...], spoken: list[tuple[list[int], list[bool]]], pad: int
+) -> tuple[Tensor, Tensor]:
+    """Features of the pictures [B, tokens, width] take the places of the ids in `seen`. -> as `answer_loss`."""
+    length = max(len(ids) for ids, _ in spoken)
+    ids = _padded([ids for ids, _ in spoken], pad, length)
+    said = _padded([marks for _, marks in spoken], False, length)
+    embeds = decoder.embed_tokens(ids)
+    embeds = embeds.masked_scatter(torch.isin(ids, torch.tensor(seen))[..., None], features.to(embeds.dtype))
+    hidden = decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    logits = head(hidden[:, :-1][said[:, 1:]]).float()
     target = ids[:, 1:][said[:, 1:]]
     return F.cross_entropy(logits, target), (logits.argmax(-1) == target).float().mean()
 
 
-def _scenes(rng: np.random.Generator, count: int) -> list[Scene]:
+def scenes_to_learn(rng: np.random.Generator, count: int) -> list[Scene]:
     return [sample(rng, kind=kind) for kind in rng.choice(list(KINDS), count, p=list(KINDS.values()))]
+
+
+def optimisers(learned: dict[str, nn.Parameter], inside: tuple[str, ...]) -> tuple[torch.optim.AdamW, torch.optim.Muon]:
+    """For all that is learned, and for the matrices among it whose names have one of `inside`."""
+    matrices = {name: p for name, p in learned.items() if p.ndim == 2 and any(part in name for part in inside)}
+    adam = torch.optim.AdamW([p for name, p in learned.items() if name not in matrices], RATE, betas=(0.9, 0.97), weight_decay=0.05)
+    return adam, torch.optim.Muon(matrices.values(), MUON_RATE, weight_decay=0.05)
 
 
 def _padded(rows: list[list], fill: int | bool, length: int) -> Tensor:
@@ -95,16 +110,14 @@ def train(model: JanusForConditionalGeneration, text: Text, stage: Stage, steps:
     codes = vq.quantize.embedding.weight
     model.model.generation_embeddings.weight.data.copy_((codes - codes.mean(0)) / codes.std(0))
     learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    matrices = {name: p for name, p in learned.items() if p.ndim == 2 and ".layers." in name}
-    adam = torch.optim.AdamW([p for name, p in learned.items() if name not in matrices], RATE, betas=(0.9, 0.97), weight_decay=0.05)
-    muon = torch.optim.Muon(matrices.values(), MUON_RATE, weight_decay=0.05)
+    adam, muon = optimisers(learned, (".layers.",))
     contents = Contents()
     background = contents.ids([np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in BACKGROUNDS.values()]).unique()
     for step in stage.steps(steps, model=model, adam=adam, muon=muon):
         rng = stage.rng
         for optimiser, rate in ((adam, RATE), (muon, MUON_RATE)):
             set_rate(optimiser, rate, step, steps, warm_up=200, hold=HOLD, least=0.01)
-        scenes = _scenes(rng, DRAWINGS)
+        scenes = scenes_to_learn(rng, DRAWINGS)
         # What the encoder would say of them, for the asking.
         image_ids = contents.ids([render(scene) for scene in scenes]).reshape(DRAWINGS, -1)
         blank = torch.tensor(rng.random(DRAWINGS) < BLANK)
@@ -115,7 +128,7 @@ def train(model: JanusForConditionalGeneration, text: Text, stage: Stage, steps:
         drawing = drawing_loss(log_probs, image_ids, smoothing)
         looks = look_loss(log_probs[~blank], image_ids[~blank], background)
         (drawing + looks).backward()
-        scenes = _scenes(rng, CONVERSATIONS)
+        scenes = scenes_to_learn(rng, CONVERSATIONS)
         spoken = [text.conversation(questions(scene, rng, QUESTIONS)) for scene in scenes]
         with half_precision():
             answers, said_right = answer_loss(model, pixels([render(scene) for scene in scenes]), spoken, text)

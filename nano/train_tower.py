@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.janus.modeling_janus import JanusVisionModel
 
 from .model import GRID, PATCH, half_precision
 from .progress import Stage, set_rate
@@ -44,16 +43,22 @@ def patch_labels(scene: Scene) -> np.ndarray:
 
 
 class Teller(nn.Module):
-    """Tower and its throwaway head."""
+    """A tower of that width, transformers' or JanusFlow's, and its throwaway head."""
 
-    def __init__(self, tower: JanusVisionModel) -> None:
+    def __init__(self, tower: nn.Module, width: int) -> None:
         super().__init__()
         self.tower = tower
-        self.head = nn.Linear(tower.config.hidden_size, sum(ANSWERS))
+        self.head = nn.Linear(width, sum(ANSWERS))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        logits: Tensor = self.head(self.tower(images).last_hidden_state)
+        seen = self.tower(images)
+        logits: Tensor = self.head(seen if isinstance(seen, Tensor) else seen.last_hidden_state)
         return logits.float().flatten(0, 1).split(ANSWERS, dim=-1)
+
+
+def patch_loss(told: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    """Logits [N, each of ANSWERS] and labels [N, len(ANSWERS)] -> sum of the answers' mean cross-entropies."""
+    return torch.stack([F.cross_entropy(logits, labels[:, i]) for i, logits in enumerate(told)]).sum()
 
 
 def train(teller: Teller, stage: Stage, steps: int = STEPS) -> None:
@@ -64,7 +69,7 @@ def train(teller: Teller, stage: Stage, steps: int = STEPS) -> None:
         labels = torch.tensor(np.concatenate([patch_labels(scene) for scene in scenes]))
         with half_precision():
             told = teller(pixels([render(scene) for scene in scenes]))
-        loss = torch.stack([F.cross_entropy(logits, labels[:, i]) for i, logits in enumerate(told)]).sum()
+        loss = patch_loss(told, labels)
         loss.backward()
         nn.utils.clip_grad_norm_(teller.parameters(), 1.0)
         optimiser.step()

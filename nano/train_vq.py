@@ -100,8 +100,12 @@ def to_ids(vq: JanusVQVAE, pictures: list[np.ndarray]) -> Tensor:
 
 
 @torch.no_grad()
-def psnr(vq: JanusVQVAE, pictures: list[np.ndarray]) -> float:
-    """dB between pictures and what their ids decode to, over all pixels together, as 8-bit pictures."""
-    drawn = decode(vq, to_ids(vq, pictures).reshape(-1))
+def redrawn(vq: JanusVQVAE, pictures: list[np.ndarray]) -> Tensor:
+    """What the ids of pictures decode to, [B, 3, SIDE, SIDE]."""
+    return decode(vq, to_ids(vq, pictures).reshape(-1))
+
+
+def psnr(drawn: Tensor, pictures: list[np.ndarray]) -> float:
+    """dB between pictures and what was drawn of them, over all pixels together, as 8-bit pictures."""
     error = ((drawn.clamp(-1, 1) + 1) * 127.5).round() - (pixels(pictures) + 1) * 127.5
     return 10 * math.log10(255**2 / error.pow(2).mean().item())
