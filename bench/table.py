@@ -90,6 +90,25 @@ def _cell(timing: dict | None, bandwidth: float) -> str:
     return (f"{timing['p50']:.0f} ms" if timing["p50"] < 1000 else f"{timing['p50'] / 1e3:.1f} s") + share
 
 
+def flow(report: dict) -> str:
+    """One row a system: a step of JanusFlow, the share of the machine's arithmetic, and how far its velocity is off."""
+    rates, work = report["gflop_per_s"], report["decoder_gflop_per_step"]
+    systems, loop = report["median_s"], next(iter(report["median_s"]))
+    lines = [
+        f"One picture, two rows, systems in turn, medians of {len(report['step_s'][loop]) - 1} steps. "
+        f"Products alone run at {rates['fp32']:.0f} GFLOP/s in fp32 and {rates['int8']:.0f} in int8; "
+        f"a step's decoder is {work / 1e3:.1f} TFLOP.",
+        "",
+        "| system | a step | times as fast | share of the arithmetic | velocity off by |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, seconds in systems.items():
+        rate = rates["int8" if "int" in name else "fp32"]
+        error = f"{report['largest_velocity_error'][name]:.1e}" if name in report["largest_velocity_error"] else ""
+        lines.append(f"| {name} | {seconds:.1f} s | {systems[loop] / seconds:.2f} | {work / seconds / rate:.0%} | {error} |")
+    return "\n".join(lines)
+
+
 def gpu(*reports: dict) -> str:
     """One row a model, row count and system: a step by its place in the picture, with the share of its floor, and pictures.
 
@@ -143,6 +162,7 @@ TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "quality": (quality, ("nano-quality.json",)),
     "precisions": (precisions, ("nano-fp16.json", "nano-int8.json", "nano-int4.json")),
     "speed": (speed, ("commands-janus-pro-1b.json",)),
+    "flow": (flow, ("flow.json",)),
 }
 # README has no such table until something was measured.
 if _GPU := sorted(path.name for path in _RESULTS.glob("gpu-*.json")):
