@@ -114,7 +114,8 @@ def _open_vae(source: str) -> Vae:
         folder, revision = _locate(source, _VAE_WEIGHTS)
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} has no config.json; expected the folder of a diffusers AutoencoderKL")
-        return Vae(source if revision else folder.resolve().name, folder, _read_tensors(_weight_files(folder, _VAE_WEIGHTS)))
+        name = f"{source} at {revision}" if revision else folder.resolve().name
+        return Vae(name, folder, _read_tensors(_weight_files(folder, _VAE_WEIGHTS)))
     except CheckpointError as error:
         raise CheckpointError(f"JanusFlow decodes pictures with a VAE of its own ({SDXL_VAE}, or --vae): {error}") from None
 

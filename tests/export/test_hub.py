@@ -14,11 +14,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def hub(checkpoints):
-    """Serves the tiny checkpoint as `owner/tiny` -> address."""
-    folder = checkpoints("tiny", "original", "bin")
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    files["README.md"] = b"not wanted"
-    files["model.safetensors"] = (checkpoints("tiny", "original") / "model.safetensors").read_bytes()
+    """Serves the tiny checkpoint as `owner/tiny` and a VAE as `owner/vae` -> address, what was asked for."""
+    folder, vae = checkpoints("tiny", "original", "bin"), checkpoints("tiny-flow") / "vae"
+    repositories = {name: {path.name: path.read_bytes() for path in source.iterdir()} for name, source in (("tiny", folder), ("vae", vae))}
+    for files in repositories.values():
+        files["README.md"] = b"not wanted"
+    repositories["tiny"]["model.safetensors"] = (checkpoints("tiny", "original") / "model.safetensors").read_bytes()
+    repositories["vae"]["sdxl_vae.safetensors"] = repositories["vae"]["diffusion_pytorch_model.bin"] = b"not wanted"
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -31,11 +33,15 @@ def hub(checkpoints):
         def answer(self, body):
             asked.append(self.path)
             name = self.path.split("/")[-1].split("?")[0]
-            if self.path.startswith("/api/models/owner/tiny"):
+            repository = next((name for name in repositories if f"/owner/{name}" in self.path), None)
+            files = repositories.get(repository, {})
+            if repository and self.path.startswith("/api/models/"):
                 siblings = [{"rfilename": file} for file in files]
                 tree = [{"type": "file", "path": file, "size": len(data), "oid": "0" * 40} for file, data in files.items()]
-                content = json.dumps(tree if "/tree/" in self.path else {"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode()
-            elif self.path.startswith("/owner/tiny/resolve/") and name in files:
+                content = json.dumps(
+                    tree if "/tree/" in self.path else {"id": f"owner/{repository}", "sha": COMMIT, "siblings": siblings}
+                ).encode()
+            elif "/resolve/" in self.path and name in files:
                 content = files[name]
             else:
                 self.send_response(404)
@@ -81,6 +87,18 @@ def test_a_hub_id_is_fetched_and_its_revision_kept(hub, tmp_path):
     report = json.loads(result.stdout)
     assert report["source"] == f"owner/tiny at {COMMIT}" and report["problems"] == []
     assert not [path for path in asked if path.endswith(("README.md", "pytorch_model.bin"))]
+
+
+def test_a_vae_of_the_hub(hub, checkpoints, tmp_path):
+    """Of a repository that holds the same weights thrice, the one file that is read."""
+    address, asked = hub
+    code = "import sys; from janus_export.checkpoint import open_checkpoint; print(open_checkpoint(sys.argv[1], 'owner/vae').vae.name)"
+    environment = {"PATH": "", "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    command = [sys.executable, "-c", code, str(checkpoints("tiny-flow"))]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == f"owner/vae at {COMMIT}"
+    assert not [path for path in asked if path.endswith(("README.md", "sdxl_vae.safetensors", ".bin"))]
 
 
 def test_an_unknown_hub_id_is_one_line(hub, tmp_path):

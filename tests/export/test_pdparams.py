@@ -91,10 +91,11 @@ def test_a_name_in_two_shards(paddle):
         open_checkpoint(str(folder))
 
 
-def test_the_export_is_byte_for_byte_that_of_the_original_layout(bundles, paddle, tmp_path):
-    expected = bundles("tiny", "fp32", "original")
+@pytest.mark.parametrize("model", ["tiny", "tiny-flow"])
+def test_the_export_is_byte_for_byte_that_of_the_original_layout(bundles, checkpoints, model, tmp_path):
+    expected = bundles(model, "fp32", "original")
     out = tmp_path / "bundle"
-    export_bundle(open_checkpoint(str(paddle())), out, "fp32")
+    export_bundle(open_checkpoint(str(to_paddle(checkpoints(model, "original"), tmp_path / "paddle"))), out, "fp32")
     names = sorted(path.name for path in expected.iterdir() if path.suffix in (".onnx", ".data") or path.name == "tokenizer.json")
     assert len(names) > 8
     assert [name for name in names if (out / name).read_bytes() != (expected / name).read_bytes()] == []

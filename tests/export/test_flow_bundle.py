@@ -1,0 +1,139 @@
+"""Bundles of JanusFlow: every precision, either half, and where its VAE comes from."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import janus_runtime
+from janus_export.bundle import export_bundle
+from janus_export.checkpoint import open_checkpoint
+from janus_export.cli import main
+from janus_export.config import CheckpointError
+from janus_export.layouts import vae_to_ours
+from janus_runtime.bundle import Bundle
+from janus_runtime.errors import BundleError
+from janus_runtime.tolerances import INT4, INT8
+from janus_runtime.verify import relative_difference
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_every_precision_agrees_with_the_reference(bundles, precision):
+    with janus_runtime.load(bundles("tiny-flow", precision), backend="cpu") as janus:
+        assert [check for check in janus.verify_goldens() if not check.passed] == []
+        assert janus.generate("a cat", steps=2)[0].image.size == (64, 64)
+        spec = janus.manifest.graphs["flow_step"]
+        # State, guidance and time are fp32 whatever the decoder is.
+        dtype = "float16" if precision == "fp16" else "float32"
+        assert {name: spec.inputs[name].dtype for name in ("latents", "conditions", "past_key_0")} == {
+            "latents": "float32", "conditions": "float32", "past_key_0": dtype,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("int8", INT8), ("int4", INT4)])
+def test_integer_weights_draw_nearly_the_same(bundles, precision, allowed):
+    """Over all steps errors add up, but for what they have in common with the noise, so they get one step's room."""
+    with janus_runtime.load(bundles("tiny-flow")) as exact, janus_runtime.load(bundles("tiny-flow", precision)) as other:
+        first, second = (janus.generate("a cat", seed=3)[0].latents for janus in (exact, other))
+    assert 0 < relative_difference(second, first) < allowed
+
+
+def test_weights_are_stored_once(bundles):
+    """The decoder lies in two graphs and in the file once."""
+    manifest = Bundle.open(bundles("tiny-flow", "int8")).manifest
+    graphs, stored = manifest.graphs, manifest.files["weights.data"].bytes
+    assert graphs["language_model.gqa"].weight_bytes + graphs["flow_step"].weight_bytes < stored * 1.5
+    assert sum(graph.weight_bytes for graph in graphs.values()) > stored
+
+
+@pytest.mark.parametrize(("only", "other"), [("understanding", "generation"), ("generation", "understanding")])
+def test_half_a_bundle_does_its_half(bundles, only, other):
+    folder = bundles("tiny-flow", only=only)
+    with janus_runtime.load(folder) as janus:
+        assert all(check.passed for check in janus.verify_goldens())
+        with pytest.raises(BundleError, match=f"was exported for {only} only, not for {other}"):
+            janus.generate("a cat") if other == "generation" else janus.chat()
+        assert janus.generate("a cat", steps=2) if only == "generation" else list(janus.chat().say("hi", max_tokens=2))
+    names = set(Bundle.open(folder).manifest.graphs)
+    assert ("flow_step" in names) == (only == "generation")
+    # A drawing needs no decoder beside its step's.
+    assert any(name.startswith("language_model") for name in names) == (only == "understanding")
+
+
+def test_a_vae_of_its_own(checkpoints, tmp_path):
+    """Given by --vae it is taken instead of the folder beside the weights; its licence travels under a name of its own."""
+    source = shutil.copytree(checkpoints("tiny-flow"), tmp_path / "source")
+    (source / "LICENSE").write_text("weights")
+    vae = shutil.move(source / "vae", tmp_path / "my-vae")
+    (vae / "LICENSE.md").write_text("vae")
+    out = tmp_path / "out"
+    export_bundle(open_checkpoint(str(source), str(vae)), out, "int8", "generation")
+    assert Bundle.open(out).manifest.source.vae == "my-vae"
+    assert (out / "LICENSE").read_text() == "weights" and (out / "VAE-LICENSE.md").read_text() == "vae"
+
+
+def test_no_vae(checkpoints, tmp_path):
+    """Without one the hub is asked, which the tests are not allowed to reach."""
+    source = shutil.copytree(checkpoints("tiny-flow"), tmp_path / "source")
+    shutil.rmtree(source / "vae")
+    with pytest.raises(
+        CheckpointError, match=r"JanusFlow decodes pictures with a VAE of its own \(stabilityai/sdxl-vae, or --vae\): no folder"
+    ):
+        open_checkpoint(str(source))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="empty has no config.json; expected the folder of a diffusers AutoencoderKL"):
+        open_checkpoint(str(source), str(tmp_path / "empty"))
+
+
+def test_a_vae_that_lacks_a_tensor(checkpoints, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    source = shutil.copytree(checkpoints("tiny-flow"), tmp_path / "source")
+    path = source / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["decoder.mid_block.extra.weight"] = tensors.pop("decoder.mid_block.attentions.0.to_q.weight")
+    save_file(tensors, path)
+    message = "missing vae.decoder.mid.attn_1.q.weight .*; unknown vae.decoder.mid_block.extra.weight"
+    with pytest.raises(CheckpointError, match=message):
+        export_bundle(open_checkpoint(str(source)), tmp_path / "out", "int8")
+
+
+def test_names_of_older_diffusers(checkpoints):
+    """Before version 0.15 attention's matrices were called query, key, value and proj_attn."""
+    tensors = open_checkpoint(str(checkpoints("tiny-flow"))).vae.tensors
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def renamed(name):
+        for new, before in old.items():
+            name = name.replace(f"attentions.0.{new}.", f"attentions.0.{before}.")
+        return name
+
+    earlier = {renamed(name): tensor for name, tensor in tensors.items()}
+    assert earlier.keys() != tensors.keys() and vae_to_ours(earlier) == vae_to_ours(tensors)
+
+
+def test_options_of_the_other_family(checkpoints, tmp_path):
+    with pytest.raises(CheckpointError, match="is no JanusFlow checkpoint: it decodes pictures by itself; leave --vae out"):
+        open_checkpoint(str(checkpoints("tiny")), str(checkpoints("tiny-flow") / "vae"))
+    with pytest.raises(CheckpointError, match="is no JanusFlow, whose steps have times; leave --times out"):
+        export_bundle(open_checkpoint(str(checkpoints("tiny"))), tmp_path / "out", "int8", times="bf16")
+
+
+def test_command_line(run, checkpoints, tmp_path):
+    source, out = checkpoints("tiny-flow"), tmp_path / "out"
+    result = run(main, "checkpoint", source, "--out", out, "--precision", "int8", "--only", "generation", "--times", "bf16")
+    assert result.exit_code == 0, result.output
+    assert Bundle.open(out).manifest.flow.times == "bf16"
+    with janus_runtime.load(out, backend="cpu") as janus:
+        # The goldens are of these times, too.
+        assert [check for check in janus.verify_goldens() if not check.passed] == []
+    report = json.loads(run(main, "inspect", source, "--json").stdout)
+    assert report["family"] == "janus-flow" and report["image_tokens"] == "4x4 of 2x2 latents of 4 channels to 64x64 pixels"
+    assert report["graphs"][-3:] == ["time_embed", "flow_step", "image_decoder"] and report["problems"] == []
+
+
+def test_the_prompt_is_read_as_it_was_written(bundles):
+    """A tensor of the golden is the embedding of its ids, so that both come from one table."""
+    with np.load(bundles("tiny-flow") / "goldens.npz") as goldens:
+        assert np.array_equal(goldens["flow_step/prompt"][0], goldens["text_embed/embeds"][0, : goldens["flow_step/prompt"].shape[1]])
