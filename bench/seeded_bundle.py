@@ -69,6 +69,7 @@ class SeededTensor:
     start: int
     stop: int
     dtype = np.dtype(np.float32)
+    stride = None  # its rows lie one after the other
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -24,14 +24,16 @@ from .train_tower import ANSWERS, patch_labels, patch_loss
 from .train_vae import to_latents
 from .train_vq import pixels
 
-STEPS = 3000
+STEPS = 10000
 DRAWINGS = 40
 CONVERSATIONS = 6
 # The encoder takes a third of a step; its latents are computed once, for so many scenes.
-SCENES = 8192
+SCENES = 16384
 # What a picture shows is decided where noise is still strong, since a thing covers many latents: log-odds of s.
-MIDDLE, SPREAD = -0.5, 1.2
+MIDDLE, SPREAD = -1.0, 1.2
 TOLD = 0.1  # weight of what patches show
+LOOKS = 0.3  # weight of how things look
+_LOOKS = 3  # the first of the answers: colour, shape, size
 
 
 def prompt_rows(prompts: list[list[int]], blank: Tensor, pad: int) -> tuple[Tensor, Tensor]:
@@ -56,6 +58,12 @@ def flow_loss(model: JanusFlow, ids: Tensor, mask: Tensor, latents: Tensor, nois
 def ways(count: int) -> Tensor:
     """[count] of 0 … 1, logit-normal; one from each of as many parts that are equally likely."""
     return torch.sigmoid(MIDDLE + SPREAD * torch.special.ndtri((torch.arange(count) + torch.rand(count)) / count))
+
+
+def look_loss(told: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    """As train_decoder's: mean surprises at colour, shape and size, summed, over patches of things, given that there is one."""
+    shown = labels[:, 0] > 0
+    return patch_loss(tuple(logits[shown, 1:] for logits in told[:_LOOKS]), labels[shown, :_LOOKS] - 1)
 
 
 def answer_loss(model: JanusFlow, images: Tensor, spoken: list[tuple[list[int], list[bool]]], text: Text) -> tuple[Tensor, Tensor]:
@@ -86,9 +94,11 @@ def train(model: JanusFlow, vae: AutoencoderKL, text: Text, stage: Stage, steps:
         latents = known_latents[torch.tensor(chosen)]
         with half_precision():
             drawing = flow_loss(model, *prompt_rows(prompts, blank, text.pad), latents, torch.randn_like(latents), ways(DRAWINGS))
-            told = teller(states.pop()).float().flatten(0, 1).split(ANSWERS, dim=-1)
-        looks = patch_loss(told, known_labels[torch.tensor(chosen)].flatten(0, 1))
-        (drawing + TOLD * looks).backward()
+            told = teller(states.pop()).float()
+        labels = known_labels[torch.tensor(chosen)]
+        patches = patch_loss(told.flatten(0, 1).split(ANSWERS, dim=-1), labels.flatten(0, 1))
+        looks = look_loss(told[~blank].flatten(0, 1).split(ANSWERS, dim=-1), labels[~blank].flatten(0, 1))
+        (drawing + TOLD * patches + LOOKS * looks).backward()
         scenes = scenes_to_learn(rng, CONVERSATIONS)
         spoken = [text.conversation(questions(scene, rng, QUESTIONS)) for scene in scenes]
         with half_precision():
@@ -98,4 +108,6 @@ def train(model: JanusFlow, vae: AutoencoderKL, text: Text, stage: Stage, steps:
         for optimiser in (adam, muon):
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        stage.report(drawing=drawing.item(), looks=looks.item(), answers=answers.item(), said_right=said_right.item())
+        stage.report(
+            drawing=drawing.item(), patches=patches.item(), looks=looks.item(), answers=answers.item(), said_right=said_right.item()
+        )
