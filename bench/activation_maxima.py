@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from bench.machine import write_report
 from janus_export import modules
 from janus_export.checkpoint import Checkpoint, open_checkpoint
-from janus_export.config import JanusConfig
 from janus_export.modules.attention import causal_attention
 from janus_export.modules.language_model import DecoderLayer, final_norm
 from janus_export.modules.layers import LayerNorm, Linear, RMSNorm, stream_weights
+from janus_export.sizes import JanusConfig
 from janus_runtime.bundle import Bundle
 from janus_runtime.errors import JanusError
 from janus_runtime.image import open_image, preprocess

@@ -6,7 +6,7 @@ Written from the published classes and from diffusers, not from the exporter's r
 from dataclasses import replace
 
 from bench.published_layouts import MODELS, hf_tensors, llama_config, original_name, tower_config
-from janus_export.config import FlowConfig, JanusConfig, TextConfig, VaeConfig, VisionConfig
+from janus_export.sizes import FlowConfig, JanusConfig, TextConfig, VaeConfig, VisionConfig
 
 _SDXL = VaeConfig(4, (128, 256, 512, 512), 2, 0.13025)
 

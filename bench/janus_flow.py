@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
-from janus_export.config import FlowConfig, JanusConfig, TextConfig, VisionConfig, parse_config
+from janus_export.config import parse_config
+from janus_export.sizes import FlowConfig, JanusConfig, TextConfig, VisionConfig
 
 # A step's number, the latents it began with [n, c, s, s] and its velocities before guidance [2n, c, s, s].
 OnStep = Callable[[int, Tensor, Tensor], None]

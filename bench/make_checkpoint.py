@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from bench.flow_layout import FLOW_MODELS, flow_config, flow_tensors, vae_config, vae_tensors
 from bench.published_layouts import MODELS, hf_config, hf_tensors, original_config, original_name
 from bench.tiny_tokenizer import write_tokenizer
-from janus_export.config import JanusConfig, VaeConfig
+from janus_export.sizes import JanusConfig, VaeConfig
 
 ALL_MODELS = {**MODELS, **FLOW_MODELS}
 # Janus-1.3B's template has no role tokens; it is told from Pro by its tokenizer. So are JanusFlow's, and of the small models one's.

@@ -5,7 +5,7 @@ Written from the published checkpoints, not from the exporter's rules, which the
 
 from dataclasses import replace
 
-from janus_export.config import JanusConfig, TextConfig, VisionConfig, VQConfig
+from janus_export.sizes import JanusConfig, TextConfig, VisionConfig, VQConfig
 
 _SIGLIP_L = VisionConfig(1024, 4096, 24, 16, 384, 16, 1e-6, 2)
 

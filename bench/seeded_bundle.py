@@ -31,7 +31,7 @@ from janus_runtime.manifest import WEIGHTS, File, Manifest
 from janus_runtime.reporting import reported
 
 if TYPE_CHECKING:
-    from janus_export.config import JanusConfig
+    from janus_export.sizes import JanusConfig
 
 PLAN = "seeded.json"
 _WORD = np.dtype("<u2")  # of random bits a number; a word of PCG64 holds four

@@ -37,11 +37,12 @@ from janus_runtime.plans import PLANS
 from .aside import MARK, aside
 from .cache import CacheScales
 from .checkpoint import Checkpoint
-from .config import CheckpointError, JanusConfig
+from .errors import CheckpointError
 from .goldens import make_goldens
 from .graphs import graphs_for, recipes_of_all
 from .precision import format_of
 from .recipes import check_tensors
+from .sizes import JanusConfig
 from .text_side import read_image_input, read_text_side
 from .to_onnx import check_graph, export_graph
 from .weights import WeightPlan

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from janus_runtime.manifest import TensorSpec
 
 from .checkpoint import Tensor
-from .config import CheckpointError, TextConfig
+from .errors import CheckpointError
+from .sizes import TextConfig
 
 # Beyond the largest magnitude that was seen; what lies outside is clipped. A few hundred tokens of a bell curve show about
 # 3 sigma, so twice that is hardly ever left, and a step is 5 % of sigma: an error of 1.4 %, little beside 4-bit weights.

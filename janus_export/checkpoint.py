@@ -18,10 +18,12 @@ import numpy as np
 
 from janus_runtime.errors import first_line
 
-from .config import CheckpointError, JanusConfig, is_flow, parse_config
+from .config import is_flow, parse_config
+from .errors import CheckpointError
 from .finetunes import unwrapped
 from .layouts import original_to_hf, vae_to_ours
 from .pdparams import is_paddle, paddle_to_original, read_pdparams
+from .sizes import JanusConfig
 from .tensor import Tensor, lfs_hint
 
 SDXL_VAE = "stabilityai/sdxl-vae"

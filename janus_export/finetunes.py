@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from .config import CheckpointError, Layout
+from .errors import CheckpointError
+from .sizes import Layout
 from .tensor import Tensor
 
 # The first part of every name that a published checkpoint has; JanusFlow's parts are the vision_…_enc and vision_…_dec ones.

@@ -16,11 +16,11 @@ from janus_runtime.manifest import Flow, Task, Tokens
 
 from . import modules
 from .checkpoint import Tensor
-from .config import JanusConfig
 from .modules.attention import causal_attention
 from .modules.language_model import DecoderLayer, final_norm
 from .modules.layers import stream_weights
 from .modules.uvit import FlowDecoder, FlowEncoder, block_names
+from .sizes import JanusConfig
 
 Array = np.ndarray[Any, Any]
 Goldens = dict[str, Array]

@@ -13,11 +13,11 @@ from torch import nn
 from janus_runtime.manifest import DType, Precision, Task, TensorSpec
 
 from . import modules
-from .config import JanusConfig
 from .modules.attention import Attention, GroupQuery, GroupQueryCuda, InPlace, Slice
 from .modules.layers import recipes_of
 from .modules.uvit import block_names
 from .recipes import Recipe
+from .sizes import JanusConfig
 
 TensorSpecs = dict[str, TensorSpec]
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import open_checkpoint
-from .config import CheckpointError, JanusConfig
+from .errors import CheckpointError
 from .graphs import graphs_of, recipes_of_all
 from .recipes import check_tensors
+from .sizes import JanusConfig
 from .text_side import read_image_input, read_text_side
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 import ml_dtypes
 import numpy as np
 
-from .config import CheckpointError
+from .errors import CheckpointError
 from .tensor import Tensor, lfs_hint
 
 _DTYPES = {

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from .config import CheckpointError
+from .errors import CheckpointError
 from .tensor import Tensor
 
 Array = np.ndarray[Any, Any]

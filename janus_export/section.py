@@ -2,12 +2,7 @@
 
 from typing import Any
 
-from janus_runtime.errors import JanusError
-
-
-class CheckpointError(JanusError):
-    """A checkpoint that is missing, incomplete or of an architecture that this export does not know."""
-
+from .errors import CheckpointError
 
 # Ten times what any member has; a number beyond it is a mistake that would take long to find otherwise.
 MOST_LAYERS = 300

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import CheckpointError
+from .errors import CheckpointError
 
 
 @dataclass(frozen=True)

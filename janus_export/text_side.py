@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer
 from janus_runtime.manifest import Family, ImageInput, Template, Token, Tokens
 
 from .checkpoint import Checkpoint
-from .config import CheckpointError
+from .errors import CheckpointError
 
 # The class attribute of both original processors; transformers' default ends in two more newlines.
 SYSTEM = (

@@ -19,7 +19,6 @@ from torch._subclasses import FakeTensorMode
 from janus_runtime.manifest import WEIGHTS, Graph, Precision, TensorSpec
 
 from .cache import CacheScales, quantise_cache, with_int8_cache
-from .config import JanusConfig
 from .expand import expand
 from .fuse import fuse_residual_norms
 from .graphs import GraphSpec, TensorSpecs
@@ -28,6 +27,7 @@ from .modules.attention import Traced
 from .modules.layers import recipes_of
 from .precision import format_of
 from .quantise import quantise_graph
+from .sizes import JanusConfig
 from .weights import WeightPlan
 
 # Example sizes of the dimensions that vary. All differ and none is 0 or 1, which tracing would take for constants.

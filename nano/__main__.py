@@ -17,7 +17,7 @@ from transformers import JanusForConditionalGeneration
 
 from bench.flow_layout import flow_config
 from bench.janus_flow import JanusFlow
-from janus_export.config import JanusConfig
+from janus_export.sizes import JanusConfig
 from janus_runtime.errors import JanusError
 from janus_runtime.reporting import reported
 

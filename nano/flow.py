@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.flow_layout import vae_config
 from bench.janus_flow import JanusFlow
-from janus_export.config import FlowConfig, JanusConfig, TextConfig, VaeConfig, VisionConfig
+from janus_export.sizes import FlowConfig, JanusConfig, TextConfig, VaeConfig, VisionConfig
 
 from .model import GRID, MAX_LENGTH, PATCH, start
 from .scenes import SIDE

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from janus_runtime.manifest import DType, TensorSpec
 
-from ..config import TextConfig
 from ..expand import DOMAIN
 from ..recipes import RopeTable
+from ..sizes import TextConfig
 from .layers import parameter
 
 Attend = Callable[[Tensor], Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from janus_runtime.flavours import MASKED
 from janus_runtime.manifest import TensorSpec
 
-from ..config import JanusConfig
+from ..sizes import JanusConfig
 from .attention import Traced, rotate
 from .language_model import DecoderLayer, final_norm
 from .uvit import FlowDecoder, FlowEncoder, block_names

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import JanusConfig
+from ..sizes import JanusConfig
 from .layers import Embedding, Linear, Projector
 
 

@@ -18,7 +18,7 @@ from janus_export import bundle as bundle_module
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint import open_checkpoint
 from janus_export.cli import main
-from janus_export.config import CheckpointError
+from janus_export.errors import CheckpointError
 from janus_export.weights import WeightPlan
 from janus_runtime.bundle import Bundle
 from janus_runtime.errors import JanusError

@@ -18,7 +18,7 @@ from janus_export import precision
 from janus_export.bundle import export_bundle
 from janus_export.cache import HEADROOM, CacheScales
 from janus_export.checkpoint import open_checkpoint
-from janus_export.config import CheckpointError
+from janus_export.errors import CheckpointError
 from janus_export.goldens import make_goldens
 from janus_export.recipes import RopeTable
 from janus_runtime.bundle import Bundle

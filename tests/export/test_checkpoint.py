@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from bench.make_checkpoint import random_tensor
 from bench.published_layouts import MODELS, hf_tensors
 from janus_export.checkpoint import open_checkpoint
-from janus_export.config import CheckpointError
+from janus_export.errors import CheckpointError
 from janus_export.graphs import recipes_of_all
 from janus_export.recipes import check_tensors
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from bench.flow_layout import FLOW_MODELS, flow_config, vae_config
 from bench.published_layouts import MODELS, hf_config, original_config
-from janus_export.config import CheckpointError, parse_config
+from janus_export.config import parse_config
+from janus_export.errors import CheckpointError
 
 
 @pytest.mark.parametrize("model", list(MODELS))

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from janus_export.checkpoint import open_checkpoint
 from janus_export.cli import main
-from janus_export.config import CheckpointError
+from janus_export.errors import CheckpointError
 from janus_export.graphs import recipes_of_all
 from janus_export.recipes import check_tensors
 

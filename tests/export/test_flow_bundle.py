@@ -10,7 +10,7 @@ import janus_runtime
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint import open_checkpoint
 from janus_export.cli import main
-from janus_export.config import CheckpointError
+from janus_export.errors import CheckpointError
 from janus_export.layouts import vae_to_ours
 from janus_runtime.bundle import Bundle
 from janus_runtime.errors import BundleError

@@ -16,7 +16,7 @@ from bench.make_checkpoint import ALL_MODELS, original_entries, random_tensor
 from bench.paddle_checkpoint import save, to_paddle
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint import open_checkpoint
-from janus_export.config import CheckpointError
+from janus_export.errors import CheckpointError
 from janus_export.graphs import recipes_of_all
 from janus_export.pdparams import paddle_to_original, read_pdparams
 from janus_export.recipes import check_tensors, rows_of

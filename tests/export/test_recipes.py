@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from janus_export.checkpoint import Tensor
-from janus_export.config import CheckpointError
+from janus_export.errors import CheckpointError
 from janus_export.recipes import FromCheckpoint, RopeTable
 from janus_export.weights import WeightPlan
 

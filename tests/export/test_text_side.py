@@ -11,7 +11,7 @@ from bench.flow_layout import FLOW_MODELS
 from bench.published_layouts import MODELS
 from bench.tiny_tokenizer import write_tokenizer
 from janus_export.checkpoint import Checkpoint, open_checkpoint
-from janus_export.config import CheckpointError
+from janus_export.errors import CheckpointError
 from janus_export.text_side import SYSTEM, read_image_input, read_text_side
 from janus_runtime.manifest import ImageInput
 from janus_runtime.prompt import render
