@@ -31,6 +31,11 @@ _COPIES = 10
 
 def copy_bandwidth(device: Any, size: int) -> float:
     """GB/s at which the device copies within its memory, read and written bytes together: the best of five times ten copies."""
+    with device.lock:
+        return _copy_bandwidth(device, size)
+
+
+def _copy_bandwidth(device: Any, size: int) -> float:
     source, target = (device.empty((size,), "uint8") for _ in range(2))
     device.clear(source)
 

@@ -31,6 +31,9 @@ INDICES = {
     "TopK": {"inputs": (1,), "outputs": (1,)}, "Unsqueeze": {"inputs": (1,)}, "ConstantOfShape": {"inputs": (0,)},
 }  # fmt: skip
 
+# Whose outputs are BOOL whatever is compared.
+COMPARISONS = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+
 # Words of Resize that it reads.
 RESIZE = {
     "coordinate_transformation_mode": {"half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners"},

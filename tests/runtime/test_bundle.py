@@ -79,7 +79,7 @@ def test_a_link_out_of_the_bundle(copy, tmp_path):
 
 def test_another_format(copy):
     edit_manifest(copy, lambda raw: raw.update(format=99))
-    with pytest.raises(BundleError, match="format 99, this version reads format 3"):
+    with pytest.raises(BundleError, match="format 99, this version reads format 4"):
         janus_runtime.load(copy)
 
 
