@@ -155,7 +155,9 @@ def _flavour(asked: Flavour | None, bundle: Bundle, builder: Builder) -> Flavour
         raise BackendError(f"{builder.library} {builder.version} writes no cache in place, which came with 10.15; give --flavour slice")
     if flavour == "inplace" and fp32:
         raise BackendError(f"TensorRT attends in place in fp16 alone and {bundle.path} is fp32; give --flavour slice")
-    bundle.graph(f"{_DECODER}.{flavour}")
+    # A JanusFlow that only draws has its decoder elsewhere.
+    if any(name.split(".")[0] == _DECODER for name in bundle.manifest.graphs):
+        bundle.graph(f"{_DECODER}.{flavour}")
     return flavour
 
 

@@ -20,6 +20,7 @@ from onnx import TensorProto
 from bench.make_checkpoint import ALL_MODELS, make_checkpoint
 from bench.published_layouts import MODELS
 from janus_export import bundle as bundle_module
+from janus_export import engines as engines_module
 from janus_export import trt_builder
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint import open_checkpoint
@@ -133,6 +134,11 @@ def test_every_graph_of_janusflow_builds(bundles, tmp_path):
     later, first = profiles_of("flow_step", (2, 8), (64, 512), 64)
     assert later == {"images": (1, 1, 4), "tokens": (1, 1, 1), "max_length": (1, 32, 512)}
     assert first == {"images": (1, 1, 4), "tokens": (1, 32, 512), "max_length": (1, 1, 1)}
+
+
+def test_a_janusflow_that_only_draws_has_no_decoder_to_choose(bundles):
+    builder = types.SimpleNamespace(features=types.SimpleNamespace(in_place=True))
+    assert engines_module._flavour(None, Bundle.open(bundles("tiny-flow", only="generation")), builder) == "slice"
 
 
 def test_polygraphy_finds_every_operator_supported(pro, tmp_path):
