@@ -82,10 +82,9 @@ class Traced(Attention):
         return f, {"qkv": qkv, "key": cache, "value": cache}
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[R, S, 3D] -> query, key, value [R, H, S, d]."""
-        rows, tokens, _ = qkv.shape
-        query, key, value = qkv.view(rows, tokens, 3, self.num_heads, self.head_size).unbind(2)
-        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        """[R, S, 3D] -> query, key, value [R, H, S, d]; of pairs of rows alike."""
+        query, key, value = qkv.unflatten(-1, (3, self.num_heads, self.head_size)).unbind(-3)
+        return query.transpose(-3, -2), key.transpose(-3, -2), value.transpose(-3, -2)
 
 
 class GroupQuery(Attention):
@@ -159,9 +158,9 @@ class Slice(Traced):
         # Two products and one softmax: keys and values are never copied side by side.
         past, new = query @ key.transpose(-1, -2) + past_mask, query @ new_key.transpose(-1, -2) + new_mask
         weights = torch.cat([past, new], dim=-1).float().softmax(-1).to(qkv.dtype)
-        length = key.shape[2]
+        length = key.shape[-2]
         context = weights[..., :length] @ value + weights[..., length:] @ new_value
-        return context.transpose(1, 2).flatten(2), new_key, new_value
+        return context.transpose(-3, -2).flatten(-2), new_key, new_value
 
 
 class InPlace(Traced):

@@ -12,20 +12,18 @@ from janus_runtime.flavours import MASKED
 from janus_runtime.manifest import TensorSpec
 
 from ..sizes import JanusConfig
-from .attention import Traced, rotate
+from .attention import Slice
 from .language_model import DecoderLayer, final_norm
 from .uvit import FlowDecoder, FlowEncoder, block_names
 
 
-class PrefixAttention(Traced):
-    """Causal attention of new tokens over the prompt, a cache that is only read; `Slice`, but that rows come in pairs.
+class PrefixAttention(Slice):
+    """Causal attention of new tokens over the prompt, a cache that is only read: `Slice` of rows that come in pairs.
 
     qkv [n, 2, S, 3D], key and value [n, 2, H, M, d] -> context [n, 2, S, D], and the new tokens' keys and values [n, 2, H, S, d].
     """
 
     flavour = "prefix"
-    opset = 17
-    gives = "new"
 
     def shared(self, position_ids: Tensor, past_mask: Tensor, new_mask: Tensor) -> list[Tensor]:
         """Position ids [n, S], masks [n, 2, M] and [n, 2, S]: what all layers share."""
@@ -49,17 +47,6 @@ class PrefixAttention(Traced):
             "past_mask": TensorSpec(f, ("images", 2, 1, 1, "max_length")),
             "new_mask": TensorSpec(f, ("images", 2, 1, "tokens", "tokens")),
         }
-
-    def attend(self, qkv: Tensor, key: Tensor, value: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        cos, sin, past_mask, new_mask = prepared
-        parts = qkv.unflatten(-1, (3, self.num_heads, self.head_size)).permute(3, 0, 1, 4, 2, 5)
-        query, new_key, new_value = parts.unbind(0)  # [n, 2, H, S, d]
-        query, new_key = rotate(query, cos, sin) * self.head_size**-0.5, rotate(new_key, cos, sin)
-        past, new = query @ key.transpose(-1, -2) + past_mask, query @ new_key.transpose(-1, -2) + new_mask
-        weights = torch.cat([past, new], dim=-1).float().softmax(-1).to(qkv.dtype)
-        length = key.shape[3]
-        context = weights[..., :length] @ value + weights[..., length:] @ new_value
-        return context.transpose(2, 3).flatten(3), new_key, new_value
 
 
 class FlowStep(nn.Module):
