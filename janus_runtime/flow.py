@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .text_to_image import Job, Request
 
 Prefix = dict[str, NDArray[Any]]
+# What a drawing makes of a picture that the prompts speak of; nothing where there is none.
+Seen = Sequence[NDArray[Any]]
 
 
 class FlowDrawing:
@@ -39,15 +41,16 @@ class FlowDrawing:
     def num_steps(self, request: "Request") -> int:
         return request.steps or self.flow.steps
 
-    def stream(self, batch: Sequence["Job"], ids: Sequence[Ids], request: "Request") -> Iterator[Floats]:
+    def see(self, pixels: Floats) -> list[NDArray[Any]]:
+        return [self.engines.encode_image(pixels)]
+
+    def stream(self, batch: Sequence["Job"], ids: Sequence[Ids], request: "Request", seen: Seen) -> Iterator[Floats]:
         """Yields the latents [n, c, s, s] after each step of one batch."""
         shape = (self.flow.latent_channels, self.flow.latent_size, self.flow.latent_size)
         noise = np.stack([normal(job.seed, shape) for job in batch])
         prompts = {job.prompt: self.engines.embed_text(ids[job.prompt]) for job in batch}
-        if request.pixels is not None:
-            features = self.engines.encode_image(request.pixels)[None]
-            for prompt, embeds in prompts.items():
-                splice(embeds, ids[prompt], self.replaced, features)
+        for prompt, embeds in prompts.items() if seen else ():
+            splice(embeds, ids[prompt], self.replaced, seen[0])
         prefix = self.prefix([prompts[job.prompt] for job in batch])
         for latents, _ in self.integrate(noise, prefix, self.num_steps(request), request.cfg_weight):
             yield latents
@@ -84,7 +87,7 @@ class FlowDrawing:
         # Before the first step the cache is one place that nobody sees.
         cache, seen = _empty_cache(engine.spec.inputs, len(latents)), np.full((len(latents), 2, 1), MASKED, mask.dtype)
         for step in range(steps):
-            now = {name: np.ascontiguousarray(rows[step : step + 1]) for name, rows in table.items()}
+            now = {name: rows[step : step + 1] for name, rows in table.items()}
             inputs = {"latents": latents, "prefix_embeds": embeds, "prefix_mask": mask, "past_mask": seen, **now, **settings, **cache}
             outputs = engine.run(inputs)
             latents, velocity = outputs.pop("next_latents"), outputs.pop("velocity")

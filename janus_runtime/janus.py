@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from .backends import BackendName, open_backend
 from .bundle import NANO, Bundle
@@ -108,9 +107,8 @@ class Janus:
                 raise ValueError(f"image_weight is {image_weight}; expected 0 to {MAX_CFG_WEIGHT:g}")
             pixels = preprocess(open_image(image), self.manifest.image_input)
             _log.warning("drawing from a picture is for checkpoints trained for it, such as Janus-4o; others hardly follow it")
-        drawn_by: dict[str, Any] = {"pixels": pixels, "image_weight": image_weight}
-        drawn_by |= {"steps": steps} if self.manifest.flow else {"sampler": sampler}
-        request = Request(prompts, n, check_seed(seed, n), weight, batch_size, **drawn_by)
+        drawn_by = None if self.manifest.flow else sampler
+        request = Request(prompts, n, check_seed(seed, n), weight, batch_size, drawn_by, steps, pixels, image_weight)
         pictures = []
         for picture in ImageGenerator(self._engines, self._prompter).generate(request, on_step, cancel):
             pictures.append(picture)

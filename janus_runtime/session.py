@@ -85,14 +85,17 @@ class Session:
         With `cfg_weight`, rows are pairs made by `sampling.pair` and both get the drawn id; with `image_weight` too, they come in
         threes, see `sampling.guide_from_image`. The last ids that were yielded are not in the cache until the next are asked for.
         """
-        rows = 1 if cfg_weight is None else 2 if image_weight is None else 3
         for step in range(limit):
-            if cfg_weight is not None:
-                guided = guide(logits, cfg_weight) if image_weight is None else guide_from_image(logits, cfg_weight, image_weight)
-            ids = sampler(logits if cfg_weight is None else guided, None if sampler.greedy else noise(step))
+            if cfg_weight is None:
+                scores = logits
+            elif image_weight is None:
+                scores = guide(logits, cfg_weight)
+            else:
+                scores = guide_from_image(logits, cfg_weight, image_weight)
+            ids = sampler(scores, None if sampler.greedy else noise(step))
             yield ids
             if step < limit - 1:
-                logits = self.step(ids.repeat(rows))
+                logits = self.step(ids.repeat(len(logits) // len(ids)))
 
     def replicate(self, source: int, target: int) -> None:
         """Makes slot `target` a copy of slot `source`, cache and length."""

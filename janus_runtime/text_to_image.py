@@ -16,7 +16,7 @@ from PIL import Image
 
 from .engines import Engines
 from .errors import Cancelled, PromptError
-from .flow import FlowDrawing
+from .flow import FlowDrawing, Seen
 from .image import postprocess
 from .noise import Noise
 from .prompt import Ids, Prompter, splice
@@ -76,8 +76,11 @@ class Drawing(Protocol):
 
     def num_steps(self, request: Request) -> int: ...
 
-    def stream(self, batch: Sequence[Job], ids: Sequence[Ids], request: Request) -> Iterator[NDArray[Any]]:
-        """Yields what each step gives [n, ...]. `ids` of all prompts."""
+    def see(self, pixels: Floats) -> Seen:
+        """What goes into prompts of a picture that they speak of, [tokens, D] each."""
+
+    def stream(self, batch: Sequence[Job], ids: Sequence[Ids], request: Request, seen: Seen) -> Iterator[NDArray[Any]]:
+        """Yields what each step gives [n, ...]. `ids` of all prompts, `seen` from `see` or empty."""
 
     def collect(self, steps: list[Any]) -> NDArray[Any]:
         """What all steps gave -> what is decoded, of every picture [n, ...]."""
@@ -102,11 +105,12 @@ class ImageGenerator:
         num_batches, num_steps = -(-len(ids) * request.n // request.batch_size), self.drawing.num_steps(request)
         total = num_batches * num_steps
         load = self.drawing.prepare()
+        seen = () if request.pixels is None else self.drawing.see(request.pixels)
         for index in range(num_batches):
             batch = list(islice(jobs, request.batch_size))
             start = time.perf_counter()
             steps: list[Any] = []
-            for drawn in self.drawing.stream(batch, ids, request):
+            for drawn in self.drawing.stream(batch, ids, request, seen):
                 if not steps:
                     first = time.perf_counter()
                 if cancel is not None and cancel.is_set():
@@ -150,7 +154,12 @@ class IdDrawing:
     def num_steps(self, request: Request) -> int:
         return self._num_tokens
 
-    def stream(self, batch: Sequence[Job], ids: Sequence[Ids], request: Request) -> Iterator[Ids]:
+    def see(self, pixels: Floats) -> Seen:
+        """As it is seen, and as the ids that would draw it."""
+        image_ids = self.engines["image_encoder"].run({"pixels": pixels[None]})["image_ids"]
+        return [self.engines.encode_image(pixels), self.engines["image_embed"].run({"image_ids": image_ids})["embeds"][0]]
+
+    def stream(self, batch: Sequence[Job], ids: Sequence[Ids], request: Request, seen: Seen) -> Iterator[Ids]:
         """Yields the ids [n] of each of the `num_tokens` steps of one batch."""
         num_ids = self.engines.manifest.image_output.num_ids
         assert num_ids is not None and request.sampler is not None
@@ -160,7 +169,7 @@ class IdDrawing:
         length = longest + self._num_tokens
         # Distinct rows of a prompt are computed once; every other picture of the prompt starts from a copy of them. Rows that a
         # backend gives beyond those asked for stay idle.
-        rows = [self._rows(ids[p], request.pixels) for p in prompts]
+        rows = [self._rows(ids[p], seen) for p in prompts]
         each = len(rows[0])
         session = self.engines.session("image", rows=each * len(batch), max_length=length)
         if session.max_length < length:
@@ -175,21 +184,20 @@ class IdDrawing:
             if source[slot] != slot:
                 session.replicate(source[slot], slot)
 
-        image_weight = None if request.pixels is None else request.image_weight
+        image_weight = request.image_weight if seen else None
         for drawn in session.draw(first[source], self._num_tokens, request.sampler, noise, request.cfg_weight, image_weight):
             yield drawn[: len(batch)]
 
-    def _rows(self, ids: Ids, pixels: Floats | None) -> list[NDArray[Any]]:
+    def _rows(self, ids: Ids, seen: Seen) -> list[NDArray[Any]]:
         """The embedded rows of one prompt that guidance works on: see `sampling.guide` and `guide_from_image`."""
-        embed, uncond = self.engines.embed_text, self.prompter.blank(ids)
-        if pixels is None:
-            return pair([embed(ids)], [embed(uncond)])
-        seen = embed(ids)
-        splice(seen, ids, self.prompter.replaced, self.engines.encode_image(pixels)[None])
-        both = seen.copy()
-        image_ids = self.engines["image_encoder"].run({"pixels": pixels[None]})["image_ids"]
-        splice(both, ids, [self.prompter.tokens.pad.id], self.engines["image_embed"].run({"image_ids": image_ids})["embeds"])
-        return [both, seen, embed(uncond)]
+        cond, uncond = self.engines.embed_text(ids), self.engines.embed_text(self.prompter.blank(ids))
+        if not seen:
+            return pair([cond], [uncond])
+        features, drawn = seen
+        splice(cond, ids, self.prompter.replaced, features)
+        both = cond.copy()
+        splice(both, ids, [self.prompter.tokens.pad.id], drawn)
+        return [both, cond, uncond]
 
     def collect(self, steps: list[Ids]) -> Ids:
         return np.stack(steps, axis=1)
