@@ -98,6 +98,19 @@ def optimisers(learned: dict[str, nn.Parameter], inside: tuple[str, ...]) -> tup
     return adam, torch.optim.Muon(matrices.values(), MUON_RATE, weight_decay=0.05)
 
 
+def set_rates(adam: torch.optim.AdamW, muon: torch.optim.Muon, step: int, steps: int) -> None:
+    for optimiser, rate in ((adam, RATE), (muon, MUON_RATE)):
+        set_rate(optimiser, rate, step, steps, warm_up=200, hold=HOLD, least=0.01)
+
+
+def update(adam: torch.optim.AdamW, muon: torch.optim.Muon, learned: dict[str, nn.Parameter]) -> None:
+    """Takes the gradients, clipped over all of `learned`, and forgets them."""
+    nn.utils.clip_grad_norm_(learned.values(), 1.0)
+    for optimiser in (adam, muon):
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+
 def _padded(rows: list[list], fill: int | bool, length: int) -> Tensor:
     return torch.tensor([row + [fill] * (length - len(row)) for row in rows])
 
@@ -115,8 +128,7 @@ def train(model: JanusForConditionalGeneration, text: Text, stage: Stage, steps:
     background = contents.ids([np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in BACKGROUNDS.values()]).unique()
     for step in stage.steps(steps, model=model, adam=adam, muon=muon):
         rng = stage.rng
-        for optimiser, rate in ((adam, RATE), (muon, MUON_RATE)):
-            set_rate(optimiser, rate, step, steps, warm_up=200, hold=HOLD, least=0.01)
+        set_rates(adam, muon, step, steps)
         scenes = scenes_to_learn(rng, DRAWINGS)
         # What the encoder would say of them, for the asking.
         image_ids = contents.ids([render(scene) for scene in scenes]).reshape(DRAWINGS, -1)
@@ -133,8 +145,5 @@ def train(model: JanusForConditionalGeneration, text: Text, stage: Stage, steps:
         with half_precision():
             answers, said_right = answer_loss(model, pixels([render(scene) for scene in scenes]), spoken, text)
         answers.backward()
-        nn.utils.clip_grad_norm_(learned.values(), 1.0)
-        for optimiser in (adam, muon):
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        update(adam, muon, learned)
         stage.report(drawing=drawing.item(), looks=looks.item(), answers=answers.item(), said_right=said_right.item())

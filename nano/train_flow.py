@@ -16,10 +16,10 @@ from bench.janus_flow import JanusFlow
 
 from .language import caption, questions
 from .model import half_precision
-from .progress import Stage, set_rate
+from .progress import Stage
 from .scenes import render
 from .tokenizer import Text
-from .train_decoder import BLANK, HOLD, MUON_RATE, QUESTIONS, RATE, optimisers, said_loss, scenes_to_learn
+from .train_decoder import BLANK, QUESTIONS, optimisers, said_loss, scenes_to_learn, set_rates, update
 from .train_tower import ANSWERS, patch_labels, patch_loss
 from .train_vae import to_latents
 from .train_vq import pixels
@@ -86,8 +86,7 @@ def train(model: JanusFlow, vae: AutoencoderKL, text: Text, stage: Stage, steps:
     model.vision_gen_dec_aligner_norm.register_forward_hook(lambda module, inputs, normed: states.append(normed))
     for step in stage.steps(steps, model=model, teller=teller, adam=adam, muon=muon):
         rng = stage.rng
-        for optimiser, rate in ((adam, RATE), (muon, MUON_RATE)):
-            set_rate(optimiser, rate, step, steps, warm_up=200, hold=HOLD, least=0.01)
+        set_rates(adam, muon, step, steps)
         chosen = rng.integers(len(known), size=DRAWINGS)
         blank = torch.tensor(rng.random(DRAWINGS) < BLANK)
         prompts = [text.drawing(caption(known[index], rng)) for index in chosen]
@@ -104,10 +103,7 @@ def train(model: JanusFlow, vae: AutoencoderKL, text: Text, stage: Stage, steps:
         with half_precision():
             answers, said_right = answer_loss(model, pixels([render(scene) for scene in scenes]), spoken, text)
         answers.backward()
-        nn.utils.clip_grad_norm_(learned.values(), 1.0)
-        for optimiser in (adam, muon):
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        update(adam, muon, learned)
         stage.report(
             drawing=drawing.item(), patches=patches.item(), looks=looks.item(), answers=answers.item(), said_right=said_right.item()
         )
