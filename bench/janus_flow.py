@@ -214,11 +214,8 @@ class JanusFlow(nn.Module):
         aligned = self.vision_gen_dec_aligner(self.vision_gen_dec_aligner_norm(hidden))
         return self.vision_gen_dec_model(aligned.unflatten(1, (self.grid, self.grid)), skip, t_emb)
 
-    def velocity(self, embeds: Tensor, mask: Tensor, latents: Tensor, times: Tensor) -> Tensor:
-        """The prompt without its last id [b, P, D], which of it is attended [b, P], [b, c, s, s], [b] -> [b, c, s, s]
-
-        Causal, also among the latents. Positions are counted from 0 over what is masked, too.
-        """
+    def states(self, embeds: Tensor, mask: Tensor, latents: Tensor, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `velocity` -> what `decode` takes."""
         t_emb = self.time_embedding(times)
         tokens, skip = self.encode(latents, t_emb)
         embeds = torch.cat([embeds, t_emb[:, None], tokens], dim=1)
@@ -228,7 +225,14 @@ class JanusFlow(nn.Module):
             position_ids=torch.arange(embeds.shape[1], device=embeds.device)[None],
             use_cache=False,
         ).last_hidden_state
-        return self.decode(hidden[:, -tokens.shape[1] :], skip, t_emb)
+        return hidden[:, -tokens.shape[1] :], skip, t_emb
+
+    def velocity(self, embeds: Tensor, mask: Tensor, latents: Tensor, times: Tensor) -> Tensor:
+        """The prompt without its last id [b, P, D], which of it is attended [b, P], [b, c, s, s], [b] -> [b, c, s, s]
+
+        Causal, also among the latents. Positions are counted from 0 over what is masked, too.
+        """
+        return self.decode(*self.states(embeds, mask, latents, times))
 
     def see(self, pixels: Tensor) -> Tensor:
         """[k, 3, S, S] of -1 … 1 -> [k, 1 + tokens, D]: the learned beginning, then the picture"""

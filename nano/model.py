@@ -15,7 +15,7 @@ MAX_LENGTH = 1024
 
 def half_precision() -> torch.autocast:
     """Matrix products and convolutions in bfloat16, on whichever device is torch's default."""
-    return torch.autocast(torch.get_default_device().type, torch.bfloat16)
+    return torch.autocast(torch.get_default_device().type, torch.bfloat16, cache_enabled=False)
 
 
 def config(vocab_size: int, image_token_id: int) -> JanusConfig:

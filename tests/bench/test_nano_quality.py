@@ -97,6 +97,6 @@ def test_a_worse_bundle_fails_against_its_baseline(run, tiny):
 
 def test_what_cannot_be_scored_is_one_line(run, tiny, bundles):
     result = run(main, bundles("small"), "--draws", 1, "--questions", 1)
-    assert result.exit_code == 1 and "draws 80x80, janus-nano 64x64" in result.stderr
+    assert result.exit_code == 1 and "draws 80x80, janus-nano and nano-flow 64x64" in result.stderr
     result = run(main, tiny, "--draws", 1, "--questions", 1, "--check")
     assert result.exit_code == 1 and "was not asked for; raise --draws" in result.stderr

@@ -76,16 +76,19 @@ def test_the_velocity_that_is_learned_leads_from_noise_to_latents(text):
     class Knowing(torch.nn.Module):
         language_model = torch.nn.Module()
 
-        def velocity(self, embeds, mask, noisy, times):
+        def states(self, embeds, mask, noisy, times):
             way = (times / 1000)[:, None, None, None]
             torch.testing.assert_close(noisy, (1 - way) * noise + way * latents)
-            return latents - noise
+            return latents - noise, None, None
+
+        def decode(self, states, skip, t_emb):
+            return states
 
     latents, noise = torch.randn(2, 3, 4, 16, 16)
     model = Knowing()
     model.language_model.get_input_embeddings = lambda: torch.nn.Embedding(VOCAB_SIZE, 8)
     rows = train_flow.prompt_rows([text.drawing(words) for words in PROMPTS], torch.zeros(3, dtype=torch.bool), text.pad)
-    assert train_flow.flow_loss(model, *rows, latents, noise, torch.tensor([0.0, 0.3, 0.99])) == 0
+    assert train_flow.flow_loss(model, *rows, latents, noise, torch.tensor([0.0, 0.3, 0.99]))[0] == 0
 
 
 def test_ways_are_spread():
@@ -119,7 +122,7 @@ def test_both_losses_fall_on_one_batch(text):
     optimiser = torch.optim.Adam(model.parameters(), 2e-3)
     losses = []
     for _ in range(10):
-        drawing = train_flow.flow_loss(model, *rows, latents, noise, torch.tensor([0.2, 0.5, 0.8]))
+        drawing, _ = train_flow.flow_loss(model, *rows, latents, noise, torch.tensor([0.2, 0.5, 0.8]))
         answers, _ = train_flow.answer_loss(model, train_vq.pixels(shown), spoken, text)
         (drawing + answers).backward()
         optimiser.step()
