@@ -7,7 +7,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import click
 
 from . import __version__
 from .errors import JanusError
-from .reporting import line_start, one_line, reported
+from .reporting import line_start, one_line, progress, reported
 
 if TYPE_CHECKING:
     from .image_to_text import Answer
@@ -139,7 +138,7 @@ def generate(
         else:
             click.echo(path)
 
-    with _progress("drawing", quiet) as on_step:
+    with progress("drawing", quiet) as on_step:
         pictures = janus.generate(prompts, n, on_step=on_step, on_image=save, **settings)
     if not quiet:
         seconds, step = time.perf_counter() - began, pictures[-1].timings["step"]
@@ -198,7 +197,7 @@ def chat(janus: "Janus", as_json: bool, quiet: bool, max_tokens: int, max_length
             break
         seed = conversation.seed
         try:
-            result = conversation.take(line, lambda: _progress("drawing", quiet))
+            result = conversation.take(line, lambda: progress("drawing", quiet))
             if isinstance(result, Drawn):
                 if as_json:
                     _print_json(janus, prompt=result.picture.prompt, seed=seed, file=str(result.path), timings=result.picture.timings)
@@ -308,30 +307,6 @@ def bench(janus: "Janus", as_json: bool, quiet: bool, rows: int, seconds: float)
         else:
             share = f"   {timing.gb_per_s:.1f} GB/s, {timing.gb_per_s / bandwidth:.0%}" if timing.reads and bandwidth else ""
             click.echo(f"{timing.stage:20}{timing.p50:7.1f} ms{timing.p95:7.1f} ms{timing.runs:7}{share}")
-
-
-@contextmanager
-def _progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A callback that moves a bar on a terminal; None where nobody would see it."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    first = 0.0
-
-    def show(step: int, total: int) -> None:
-        nonlocal first
-        # From the first step on: what comes before it, loading and prefill, says nothing about the rest.
-        first = first or time.perf_counter()
-        rate = (step - 1) / (time.perf_counter() - first) if step > 1 else 0.0
-        left = f"{rate:.1f}/s {(total - step) / rate:.0f}s left" if rate else ""
-        filled = 30 * step // total
-        bar = "█" * filled + "░" * (30 - filled)
-        click.echo(f"\r{label} {bar} {step}/{total} {left} ", nl=False, err=True)
-
-    try:
-        yield show
-    finally:
-        click.echo(line_start(), nl=False, err=True)
 
 
 def _print_answer(answer: "Answer", as_json: bool) -> None:

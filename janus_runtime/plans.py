@@ -13,7 +13,8 @@ from typing import Any
 
 from .bundle import Bundle
 from .errors import BackendError, BundleError
-from .manifest import WEIGHTS, parse
+from .manifest import WEIGHTS
+from .parsing import parse
 
 PLANS = "plans"
 KEY = "plans.json"

@@ -2,8 +2,9 @@
 
 import os
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -40,6 +41,30 @@ def reported(debug: bool) -> Iterator[None]:
         if not isinstance(error, JanusError | OSError | ValueError):
             text = f"{type(error).__name__}: {text}; this is a fault of ours: run again with --debug and report it"
         raise click.ClickException(text) from None
+
+
+@contextmanager
+def progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A callback that moves a bar on a terminal; None where nobody would see it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    first = 0.0
+
+    def show(step: int, total: int) -> None:
+        nonlocal first
+        # From the first step on: what comes before it, loading and prefill, says nothing about the rest.
+        first = first or time.perf_counter()
+        rate = (step - 1) / (time.perf_counter() - first) if step > 1 else 0.0
+        left = f"{rate:.1f}/s {(total - step) / rate:.0f}s left" if rate else ""
+        filled = 30 * step // total
+        bar = "█" * filled + "░" * (30 - filled)
+        click.echo(f"\r{label} {bar} {step}/{total} {left} ", nl=False, err=True)
+
+    try:
+        yield show
+    finally:
+        click.echo(line_start(), nl=False, err=True)
 
 
 def line_start() -> str:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 import janus_runtime
@@ -14,6 +15,8 @@ from janus_export.bundle import export_bundle
 from janus_export.checkpoint import open_checkpoint
 from janus_export.precision import format_of
 
+# The models are so small that torch's threads mostly wait for one another, and for seconds where a core is taken.
+torch.set_num_threads(1)
 # Nothing in the tests may reach for a hub by accident; the hub test brings its own on loopback.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

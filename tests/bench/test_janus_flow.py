@@ -22,14 +22,6 @@ BOS, PAD = 0, 2
 CLOSE = {"rtol": 0, "atol": 2e-5}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def no_gradients():
     torch.manual_seed(0)
