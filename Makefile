@@ -16,7 +16,7 @@ BENCH := build/bench
 OPENVINO ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt export engines nano nano-bundle bench
+.PHONY: help setup demo test check fmt export engines nano nano-bundle nano-flow bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -69,6 +69,10 @@ nano: $(STAMP) ## train janus-nano again from nothing and export it
 
 nano-bundle: $(STAMP) ## export janus-nano's checkpoint again, after a change to the exporter
 	$(BIN)/janus-export checkpoint nano/janus-nano --out $(NANO) --precision fp32 --force
+
+nano-flow: $(STAMP) ## train nano-flow again from nothing, about two hours
+	$(BIN)/python -m nano --flow --out nano/nano-flow --work build/nano-flow
+	rm -rf build/nano-flow
 
 # config.json is written last, so a folder without it is a stump.
 $(BENCH)/janus-pro-1b/config.json: | $(STAMP)

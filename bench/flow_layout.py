@@ -5,7 +5,7 @@ Written from the published classes and from diffusers, not from the exporter's r
 
 from dataclasses import replace
 
-from bench.published_layouts import MODELS, hf_tensors, llama_config, original_name, tower_config
+from bench.published_layouts import MODELS, Shapes, hf_tensors, llama_config, original_name, tower_config
 from janus_export.sizes import FlowConfig, JanusConfig, TextConfig, VaeConfig, VisionConfig
 
 _SDXL = VaeConfig(4, (128, 256, 512, 512), 2, 0.13025)
@@ -43,86 +43,65 @@ def flow_tensors(config: JanusConfig) -> dict[str, tuple[tuple[int, ...], str]]:
         if name.startswith(("model.vision_model.", "model.language_model.", "lm_head.")):
             result[original_name(name).replace("vision_model.", "vision_und_enc_model.")] = shape, name
 
-    def add(name: str, *shape: int) -> None:
-        result[name] = shape, name
-
-    def linear(name: str, outputs: int, inputs: int) -> None:
-        add(f"{name}.weight", outputs, inputs)
-        add(f"{name}.bias", outputs)
-
-    def conv(name: str, outputs: int, inputs: int, kernel: int) -> None:
-        add(f"{name}.weight", outputs, inputs, kernel, kernel)
-        add(f"{name}.bias", outputs)
+    own = Shapes()
 
     def blocks(name: str, count: int, size: int) -> None:
         for index in range(count):
             block = f"{name}.mid_block.res_blocks.{index}"
-            conv(f"{block}.depthwise", size, 1, 7)
-            add(f"{block}.norm.weight", size)
-            linear(f"{block}.channelwise_linear_1", 4 * size, size)
-            add(f"{block}.channelwise_norm.weight", 1, 1, 1, 4 * size)
-            add(f"{block}.channelwise_norm.bias", 1, 1, 1, 4 * size)
-            linear(f"{block}.channelwise_linear_2", size, 4 * size)
-            linear(f"{block}.cond_embeds_mapper", 2 * size, width)
+            own.conv(f"{block}.depthwise", size, 1, 7)
+            own.norm(f"{block}.norm", size, bias=False)
+            own.linear(f"{block}.channelwise_linear_1", 4 * size, size)
+            own[f"{block}.channelwise_norm.weight"] = (1, 1, 1, 4 * size)
+            own[f"{block}.channelwise_norm.bias"] = (1, 1, 1, 4 * size)
+            own.linear(f"{block}.channelwise_linear_2", size, 4 * size)
+            own.linear(f"{block}.cond_embeds_mapper", 2 * size, width)
 
-    linear("vision_und_enc_aligner", width, vision.hidden_size)
-    add("beg_of_und_embed", 1, width)
-    linear("vision_gen_enc_model.time_embed.linear_1", width, channels)
-    linear("vision_gen_enc_model.time_embed.linear_2", width, width)
-    conv("vision_gen_enc_model.in_conv", channels, flow.vae.latent_channels, flow.kernel)
+    own.linear("vision_und_enc_aligner", width, vision.hidden_size)
+    own["beg_of_und_embed"] = (1, width)
+    own.linear("vision_gen_enc_model.time_embed.linear_1", width, channels)
+    own.linear("vision_gen_enc_model.time_embed.linear_2", width, width)
+    own.conv("vision_gen_enc_model.in_conv", channels, flow.vae.latent_channels, flow.kernel)
     blocks("vision_gen_enc_model", flow.encoder_blocks, channels)
-    linear("vision_gen_enc_aligner", width, channels)
-    add("vision_gen_dec_aligner_norm.weight", width)
-    linear("vision_gen_dec_aligner", channels, width)
-    add("vision_gen_dec_model.input_norm.weight", channels)
+    own.linear("vision_gen_enc_aligner", width, channels)
+    own.norm("vision_gen_dec_aligner_norm", width, bias=False)
+    own.linear("vision_gen_dec_aligner", channels, width)
+    own.norm("vision_gen_dec_model.input_norm", channels, bias=False)
     blocks("vision_gen_dec_model", flow.decoder_blocks, 2 * channels)
-    add("vision_gen_dec_model.out_convs.0.norm.weight", 2 * channels)
-    conv("vision_gen_dec_model.out_convs.0.unpatch_conv", 4 * flow.vae.latent_channels, 2 * channels, 1)
-    return result
+    own.norm("vision_gen_dec_model.out_convs.0.norm", 2 * channels, bias=False)
+    own.conv("vision_gen_dec_model.out_convs.0.unpatch_conv", 4 * flow.vae.latent_channels, 2 * channels, 1)
+    return result | {name: (shape, name) for name, shape in own.items()}
 
 
 def vae_tensors(vae: VaeConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of a diffusers `AutoencoderKL` -> shape; the encoder's too, which drawing does not use."""
-    result: dict[str, tuple[int, ...]] = {}
-
-    def norm(name: str, size: int) -> None:
-        result[f"{name}.weight"] = result[f"{name}.bias"] = (size,)
-
-    def conv(name: str, outputs: int, inputs: int, kernel: int) -> None:
-        result[f"{name}.weight"], result[f"{name}.bias"] = (outputs, inputs, kernel, kernel), (outputs,)
-
-    def residual(name: str, inputs: int, outputs: int) -> None:
-        norm(f"{name}.norm1", inputs)
-        conv(f"{name}.conv1", outputs, inputs, 3)
-        norm(f"{name}.norm2", outputs)
-        conv(f"{name}.conv2", outputs, outputs, 3)
-        if inputs != outputs:
-            conv(f"{name}.conv_shortcut", outputs, inputs, 1)
+    shapes = Shapes()
 
     def half(name: str, side: str, widths: list[int], count: int, resample: str) -> None:
         for i in range(len(widths) - 1):
             for j in range(count):
-                residual(f"{name}.{side}_blocks.{i}.resnets.{j}", widths[i] if j == 0 else widths[i + 1], widths[i + 1])
+                shapes.residual(
+                    f"{name}.{side}_blocks.{i}.resnets.{j}", widths[i] if j == 0 else widths[i + 1], widths[i + 1], "conv_shortcut"
+                )
             if i < len(widths) - 2:
-                conv(f"{name}.{side}_blocks.{i}.{resample}.0.conv", widths[i + 1], widths[i + 1], 3)
+                shapes.conv(f"{name}.{side}_blocks.{i}.{resample}.0.conv", widths[i + 1], widths[i + 1], 3)
         deepest, attention = max(vae.widths), f"{name}.mid_block.attentions.0"
-        norm(f"{attention}.group_norm", deepest)
+        shapes.norm(f"{attention}.group_norm", deepest)
         for part in ("to_q", "to_k", "to_v", "to_out.0"):
-            result[f"{attention}.{part}.weight"], result[f"{attention}.{part}.bias"] = (deepest, deepest), (deepest,)
+            shapes.linear(f"{attention}.{part}", deepest, deepest)
         for j in range(2):
-            residual(f"{name}.mid_block.resnets.{j}", deepest, deepest)
-        norm(f"{name}.conv_norm_out", widths[-1])
+            shapes.residual(f"{name}.mid_block.resnets.{j}", deepest, deepest, "conv_shortcut")
+        shapes.norm(f"{name}.conv_norm_out", widths[-1])
 
     first, last, latent = vae.widths[0], vae.widths[-1], vae.latent_channels
-    conv("encoder.conv_in", first, 3, 3)
+    shapes.conv("encoder.conv_in", first, 3, 3)
     half("encoder", "down", [first, *vae.widths], vae.num_res_blocks, "downsamplers")
-    conv("encoder.conv_out", 2 * latent, last, 3)
-    conv("quant_conv", 2 * latent, 2 * latent, 1)
-    conv("post_quant_conv", latent, latent, 1)
-    conv("decoder.conv_in", last, latent, 3)
+    shapes.conv("encoder.conv_out", 2 * latent, last, 3)
+    shapes.conv("quant_conv", 2 * latent, 2 * latent, 1)
+    shapes.conv("post_quant_conv", latent, latent, 1)
+    shapes.conv("decoder.conv_in", last, latent, 3)
     half("decoder", "up", [last, *vae.widths[::-1]], vae.num_res_blocks + 1, "upsamplers")
-    conv("decoder.conv_out", 3, first, 3)
-    return result
+    shapes.conv("decoder.conv_out", 3, first, 3)
+    return shapes
 
 
 def flow_config(config: JanusConfig) -> dict:

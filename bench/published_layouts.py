@@ -35,100 +35,104 @@ MODELS = {
 }
 
 
+class Shapes(dict[str, tuple[int, ...]]):
+    """Tensor name -> shape, filled module by module."""
+
+    def linear(self, name: str, outputs: int, inputs: int, bias: bool = True) -> None:
+        self[f"{name}.weight"] = (outputs, inputs)
+        if bias:
+            self[f"{name}.bias"] = (outputs,)
+
+    def norm(self, name: str, size: int, bias: bool = True) -> None:
+        self[f"{name}.weight"] = (size,)
+        if bias:
+            self[f"{name}.bias"] = (size,)
+
+    def conv(self, name: str, outputs: int, inputs: int, kernel: int) -> None:
+        self[f"{name}.weight"] = (outputs, inputs, kernel, kernel)
+        self[f"{name}.bias"] = (outputs,)
+
+    def residual(self, name: str, inputs: int, outputs: int, shortcut: str) -> None:
+        self.norm(f"{name}.norm1", inputs)
+        self.conv(f"{name}.conv1", outputs, inputs, 3)
+        self.norm(f"{name}.norm2", outputs)
+        self.conv(f"{name}.conv2", outputs, outputs, 3)
+        if inputs != outputs:
+            self.conv(f"{name}.{shortcut}", outputs, inputs, 1)
+
+
 def hf_tensors(config: JanusConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of the HF layout, in a fixed order. Written from the published layout."""
     text, vision, vq = config.text, config.vision, config.vq
     width, patch = text.hidden_size, vision.patch_size
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def linear(name: str, outputs: int, inputs: int, bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = (outputs, inputs)
-        if bias:
-            shapes[f"{name}.bias"] = (outputs,)
-
-    def norm(name: str, size: int, bias: bool = True) -> None:
-        shapes[f"{name}.weight"] = (size,)
-        if bias:
-            shapes[f"{name}.bias"] = (size,)
-
-    def conv(name: str, outputs: int, inputs: int, kernel: int) -> None:
-        shapes[f"{name}.weight"] = (outputs, inputs, kernel, kernel)
-        shapes[f"{name}.bias"] = (outputs,)
+    shapes = Shapes()
 
     def projector(name: str, inputs: int, depth: int) -> None:
-        linear(f"{name}.fc1", width, inputs)
+        shapes.linear(f"{name}.fc1", width, inputs)
         for i in range(depth - 1):
-            linear(f"{name}.hidden_layers.{i}", width, width)
-
-    def residual(name: str, inputs: int, outputs: int) -> None:
-        norm(f"{name}.norm1", inputs)
-        conv(f"{name}.conv1", outputs, inputs, 3)
-        norm(f"{name}.norm2", outputs)
-        conv(f"{name}.conv2", outputs, outputs, 3)
-        if inputs != outputs:
-            conv(f"{name}.nin_shortcut", outputs, inputs, 1)
+            shapes.linear(f"{name}.hidden_layers.{i}", width, width)
 
     def attention(name: str, channels: int) -> None:
-        norm(f"{name}.norm", channels)
+        shapes.norm(f"{name}.norm", channels)
         for part in ("q", "k", "v", "proj_out"):
-            conv(f"{name}.{part}", channels, channels, 1)
+            shapes.conv(f"{name}.{part}", channels, channels, 1)
 
     def half(name: str, side: str, widths: list[int], blocks: int, resample: str, attends: int) -> None:
         for i in range(len(widths) - 1):
             for j in range(blocks):
-                residual(f"{name}.{side}.{i}.block.{j}", widths[i] if j == 0 else widths[i + 1], widths[i + 1])
+                shapes.residual(f"{name}.{side}.{i}.block.{j}", widths[i] if j == 0 else widths[i + 1], widths[i + 1], "nin_shortcut")
                 if i == attends:
                     attention(f"{name}.{side}.{i}.attn.{j}", widths[i + 1])
             if i < len(widths) - 2:
-                conv(f"{name}.{side}.{i}.{resample}.conv", widths[i + 1], widths[i + 1], 3)
+                shapes.conv(f"{name}.{side}.{i}.{resample}.conv", widths[i + 1], widths[i + 1], 3)
         deepest = max(widths)
-        residual(f"{name}.mid.block_1", deepest, deepest)
+        shapes.residual(f"{name}.mid.block_1", deepest, deepest, "nin_shortcut")
         attention(f"{name}.mid.attn_1", deepest)
-        residual(f"{name}.mid.block_2", deepest, deepest)
-        norm(f"{name}.norm_out", widths[-1])
+        shapes.residual(f"{name}.mid.block_2", deepest, deepest, "nin_shortcut")
+        shapes.norm(f"{name}.norm_out", widths[-1])
 
     tower = "model.vision_model"
     shapes[f"{tower}.embeddings.position_embedding.weight"] = (vision.num_tokens, vision.hidden_size)
-    conv(f"{tower}.embeddings.patch_embedding", vision.hidden_size, 3, patch)
+    shapes.conv(f"{tower}.embeddings.patch_embedding", vision.hidden_size, 3, patch)
     for i in range(vision.num_layers):
         layer = f"{tower}.encoder.layers.{i}"
-        norm(f"{layer}.layer_norm1", vision.hidden_size)
+        shapes.norm(f"{layer}.layer_norm1", vision.hidden_size)
         for part in ("q_proj", "k_proj", "v_proj", "projection_layer"):
-            linear(f"{layer}.self_attn.{part}", vision.hidden_size, vision.hidden_size)
-        norm(f"{layer}.layer_norm2", vision.hidden_size)
-        linear(f"{layer}.mlp.fc1", vision.mlp_size, vision.hidden_size)
-        linear(f"{layer}.mlp.fc2", vision.hidden_size, vision.mlp_size)
-    norm(f"{tower}.post_layernorm", vision.hidden_size)
+            shapes.linear(f"{layer}.self_attn.{part}", vision.hidden_size, vision.hidden_size)
+        shapes.norm(f"{layer}.layer_norm2", vision.hidden_size)
+        shapes.linear(f"{layer}.mlp.fc1", vision.mlp_size, vision.hidden_size)
+        shapes.linear(f"{layer}.mlp.fc2", vision.hidden_size, vision.mlp_size)
+    shapes.norm(f"{tower}.post_layernorm", vision.hidden_size)
     projector("model.aligner", vision.hidden_size, vision.aligner_depth)
 
     shapes["model.vqmodel.quantize.embedding.weight"] = (vq.num_ids, vq.code_size)
-    conv("model.vqmodel.quant_conv", vq.code_size, vq.latent_channels, 1)
-    conv("model.vqmodel.post_quant_conv", vq.latent_channels, vq.code_size, 1)
+    shapes.conv("model.vqmodel.quant_conv", vq.code_size, vq.latent_channels, 1)
+    shapes.conv("model.vqmodel.post_quant_conv", vq.latent_channels, vq.code_size, 1)
     up = [vq.base_channels * m for m in vq.multipliers]
-    conv("model.vqmodel.encoder.conv_in", vq.base_channels, 3, 3)
+    shapes.conv("model.vqmodel.encoder.conv_in", vq.base_channels, 3, 3)
     half("model.vqmodel.encoder", "down", [vq.base_channels, *up], vq.num_res_blocks, "downsample", len(up) - 1)
-    conv("model.vqmodel.encoder.conv_out", vq.latent_channels, up[-1], 3)
-    conv("model.vqmodel.decoder.conv_in", up[-1], vq.latent_channels, 3)
+    shapes.conv("model.vqmodel.encoder.conv_out", vq.latent_channels, up[-1], 3)
+    shapes.conv("model.vqmodel.decoder.conv_in", up[-1], vq.latent_channels, 3)
     half("model.vqmodel.decoder", "up", [up[-1], *up[::-1]], vq.num_res_blocks + 1, "upsample", 0)
-    conv("model.vqmodel.decoder.conv_out", 3, up[0], 3)
+    shapes.conv("model.vqmodel.decoder.conv_out", 3, up[0], 3)
 
     shapes["model.generation_embeddings.weight"] = (vq.num_ids, vq.code_size)
     projector("model.generation_aligner", vq.code_size, vq.aligner_depth)
-    linear("model.generation_head.proj_out", vq.head_size, width)
-    linear("model.generation_head.vision_head", vq.num_ids, vq.head_size)
+    shapes.linear("model.generation_head.proj_out", vq.head_size, width)
+    shapes.linear("model.generation_head.vision_head", vq.num_ids, vq.head_size)
 
     shapes["model.language_model.embed_tokens.weight"] = (text.vocab_size, width)
     for i in range(text.num_layers):
         layer = f"model.language_model.layers.{i}"
         for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            linear(f"{layer}.self_attn.{part}", width, width, bias=False)
-        linear(f"{layer}.mlp.gate_proj", text.mlp_size, width, bias=False)
-        linear(f"{layer}.mlp.up_proj", text.mlp_size, width, bias=False)
-        linear(f"{layer}.mlp.down_proj", width, text.mlp_size, bias=False)
-        norm(f"{layer}.input_layernorm", width, bias=False)
-        norm(f"{layer}.post_attention_layernorm", width, bias=False)
-    norm("model.language_model.norm", width, bias=False)
-    linear("lm_head", text.vocab_size, width, bias=False)
+            shapes.linear(f"{layer}.self_attn.{part}", width, width, bias=False)
+        shapes.linear(f"{layer}.mlp.gate_proj", text.mlp_size, width, bias=False)
+        shapes.linear(f"{layer}.mlp.up_proj", text.mlp_size, width, bias=False)
+        shapes.linear(f"{layer}.mlp.down_proj", width, text.mlp_size, bias=False)
+        shapes.norm(f"{layer}.input_layernorm", width, bias=False)
+        shapes.norm(f"{layer}.post_attention_layernorm", width, bias=False)
+    shapes.norm("model.language_model.norm", width, bias=False)
+    shapes.linear("lm_head", text.vocab_size, width, bias=False)
     return shapes
 
 
