@@ -144,12 +144,13 @@ def _locate(source: str, names: tuple[str, ...]) -> tuple[Path, str | None]:
     from huggingface_hub import list_repo_files, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    weights = [name.replace(".", "*.") for name in names]
+    # Whole or in shards; a variant's name, such as `….fp16.safetensors`, fits neither.
+    weights = [pattern for name in names for pattern in (name, name.replace(".", "-*."))]
     try:
         try:
             # Some repositories hold the same weights twice.
-            if any(fnmatch(name, weights[0]) for name in list_repo_files(source)):
-                weights = weights[:1]
+            if any(fnmatch(name, pattern) for name in list_repo_files(source) for pattern in weights[:2]):
+                weights = weights[:2]
         except OfflineModeIsEnabled:
             pass  # What was fetched before will do.
         found = Path(snapshot_download(source, allow_patterns=["*.json", "LICENSE*", *weights]))

@@ -20,7 +20,8 @@ def hub(checkpoints):
     for files in repositories.values():
         files["README.md"] = b"not wanted"
     repositories["tiny"]["model.safetensors"] = (checkpoints("tiny", "original") / "model.safetensors").read_bytes()
-    repositories["vae"]["sdxl_vae.safetensors"] = repositories["vae"]["diffusion_pytorch_model.bin"] = b"not wanted"
+    for name in ("sdxl_vae.safetensors", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.safetensors"):
+        repositories["vae"][name] = b"not wanted"
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -90,7 +91,7 @@ def test_a_hub_id_is_fetched_and_its_revision_kept(hub, tmp_path):
 
 
 def test_a_vae_of_the_hub(hub, checkpoints, tmp_path):
-    """Of a repository that holds the same weights thrice, the one file that is read."""
+    """Of a repository that holds the same weights four times, the one file that is read."""
     address, asked = hub
     code = "import sys; from janus_export.checkpoint import open_checkpoint; print(open_checkpoint(sys.argv[1], 'owner/vae').vae.name)"
     environment = {"PATH": "", "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -98,7 +99,7 @@ def test_a_vae_of_the_hub(hub, checkpoints, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == f"owner/vae at {COMMIT}"
-    assert not [path for path in asked if path.endswith(("README.md", "sdxl_vae.safetensors", ".bin"))]
+    assert not [path for path in asked if path.endswith(("README.md", "sdxl_vae.safetensors", ".fp16.safetensors", ".bin"))]
 
 
 def test_an_unknown_hub_id_is_one_line(hub, tmp_path):
