@@ -77,11 +77,10 @@ _GLOBALS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): lambda code, *_: _Dtype(code),
     ("builtins", "tuple"): tuple,
     ("__builtin__", "tuple"): tuple,
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): lambda: {},
 }
 _KEPT = """PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 SHORT_BINUNICODE BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2
-    TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET GLOBAL STACK_GLOBAL
-    REDUCE"""
+    TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE"""
 
 
 class _Unpickler(pickle._Unpickler):
@@ -113,6 +112,17 @@ class _Unpickler(pickle._Unpickler):
         state = self.stack.pop()
         self.stack[-1].restore(state)
 
+    def _fill(self, items: list[Any]) -> None:
+        """Into the dictionary on top. Names alone, since the hash of nested tuples can be made to take for ever, or all of the stack."""
+        for name in items[::2]:
+            if type(name) is not str:
+                raise CheckpointError(f"{self._path} has a {_kind(name)} for a name; expected a flat dictionary of arrays: {_AGAIN}")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    def _setitem(self) -> None:
+        value = self.stack.pop()
+        self._fill([self.stack.pop(), value])
+
     def _pass_over(self, length: str) -> None:
         count = struct.unpack(length, self.read(struct.calcsize(length)))[0]
         place = _Place(self._file.tell(), count)
@@ -130,6 +140,8 @@ class _Unpickler(pickle._Unpickler):
         pickle.BINBYTES8[0]: lambda self: self._pass_over("<Q"),
         pickle.BYTEARRAY8[0]: lambda self: self._pass_over("<Q"),
         pickle.BUILD[0]: _build,
+        pickle.SETITEM[0]: _setitem,
+        pickle.SETITEMS[0]: lambda self: self._fill(self.pop_mark()),
         pickle.FRAME[0]: lambda self: self.read(8),  # a hint to read ahead
     }
 
@@ -156,7 +168,7 @@ def read_pdparams(path: Path) -> Iterator[tuple[str, Tensor]]:
     for name, value in state.items():
         # Outside a plain state of tensors, each is stored with the name that Paddle knows it by.
         array = value[1] if isinstance(value, tuple) and len(value) == 2 else value
-        if not isinstance(name, str) or not isinstance(array, _Array):
+        if not isinstance(array, _Array):
             raise CheckpointError(f"{path}: {reprlib.repr(name)} is a {_kind(array)}; expected a flat dictionary of arrays: {_AGAIN}")
         yield name, _tensor(path, name, array)
 
@@ -168,7 +180,7 @@ def _tensor(path: Path, name: str, array: _Array) -> Tensor:
         got = reprlib.repr(stated.code) + ", big-endian" * (stated.order == ">")
         raise CheckpointError(f"{path}: {name} has dtype {got}; expected float32, float16 or bfloat16 (as uint16): {_AGAIN}")
     shape, length = array.shape, array.place.length if isinstance(array.place, _Place) else None
-    plain = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+    plain = isinstance(shape, tuple) and len(shape) <= 64 and all(type(size) is int and 0 <= size < 2**63 for size in shape)
     if not plain or length != math.prod(shape) * dtype.itemsize:
         raise CheckpointError(f"{path}: {name} has shape {reprlib.repr(shape)} of {dtype} in {length} bytes: damaged; fetch it again")
     tensor = Tensor(path, array.place.offset, dtype, shape)

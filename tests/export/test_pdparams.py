@@ -207,7 +207,7 @@ def test_text_of_protocol_2_is_refused(written):
         ([1], "holds a list; expected a flat dictionary of arrays"),
         ({"model": {"a": np.zeros(1)}}, "'model' is a dict; expected a flat dictionary of arrays"),
         ({"epoch": 3}, "'epoch' is a int; expected"),
-        ({5: np.zeros(1)}, "5 is a array; expected"),
+        ({5: np.zeros(1)}, "has a int for a name; expected a flat dictionary of arrays"),
         ({"a": np.array([None, "b"])}, "a has dtype 'O8'; expected float32"),
         ({"a": np.array(["b"])}, "a has dtype 'U1'; expected float32"),
         ({"a": np.zeros(2, ">f4")}, "a has dtype 'f4', big-endian; expected float32"),
@@ -293,6 +293,11 @@ def text(opcode: bytes, value: str) -> bytes:
         lambda mark: b"\x80\x05\x97.",
         lambda mark: b"\x80\x04" + text(b"\x8c", "a") + b"}" + text(b"\x8c", "__class__") + b"K\x01sb.",
         lambda mark: b"\x80\x04" + text(b"\x8c", "a") + b")R.",
+        # Names whose hash would take all of the stack, or for ever.
+        lambda mark: b"\x80\x04})" + b"\x85" * 1_000_000 + b"K\x01s.",
+        lambda mark: b"\x80\x04})" + b"".join(b"\x94h%c\x86" % index for index in range(64)) + b"K\x01s.",
+        lambda mark: b"\x80\x04}()" + b"\x85" * 1_000_000 + b"K\x01u.",
+        lambda mark: b"\x80\x04ccollections\nOrderedDict\n])" + b"\x85" * 1_000_000 + b"K\x01\x86a\x85R.",
     ],
 )  # fmt: skip
 def test_a_pickle_that_would_do_more_is_refused_and_nothing_runs(written, tmp_path, monkeypatch, attack):
@@ -302,7 +307,7 @@ def test_a_pickle_that_would_do_more_is_refused_and_nothing_runs(written, tmp_pa
 
     monkeypatch.setattr("copyreg._inverted_registry", Registry())
     mark = f"touch {tmp_path / 'touched'}"
-    with pytest.raises(CheckpointError, match="which no weights need|is damaged, or holds more than arrays") as error:
+    with pytest.raises(CheckpointError, match="which no weights need|is damaged, or holds more than arrays|has a tuple for a name") as error:
         written(attack(mark))
     assert not (tmp_path / "touched").exists()
     assert "\n" not in str(error.value)
