@@ -9,6 +9,7 @@ STAMP := $(VENV)/.installed$(if $(GPU),-gpu)
 
 MODEL ?=
 PRECISION ?=
+VAE ?=
 BUNDLE ?=
 OUT ?= engines/$(notdir $(patsubst %/,%,$(MODEL)))
 NANO := engines/janus-nano
@@ -49,9 +50,9 @@ fmt: $(STAMP) ## format and sort imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 
-export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [OUT=engines/<name>]
-	@test -n "$(MODEL)" || { echo "usage: make export MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [OUT=engines/<name>]" >&2; exit 2; }
-	$(BIN)/janus-export checkpoint "$(MODEL)" --out "$(OUT)" $(if $(PRECISION),--precision $(PRECISION))
+export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [VAE=<hub id or folder>] [OUT=engines/<name>]
+	@test -n "$(MODEL)" || { echo "usage: make export MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [VAE=<hub id or folder>] [OUT=engines/<name>]" >&2; exit 2; }
+	$(BIN)/janus-export checkpoint "$(MODEL)" --out "$(OUT)" $(if $(PRECISION),--precision $(PRECISION)) $(if $(VAE),--vae "$(VAE)")
 # TensorRT has no form for integer weights.
 ifeq ($(filter int8 int4,$(PRECISION)),)
 	@if $(BIN)/python -c "import tensorrt, janus_export.trt_builder as t; t.this_gpu()" 2>/dev/null; then $(MAKE) engines BUNDLE="$(OUT)"; fi

@@ -75,7 +75,10 @@ def export_bundle(
     out = out.resolve()
     _check_target(out, checkpoint.folder, force)
     tasks: tuple[Task, ...] = (only,) if only else ("generation", "understanding")
-    check_tensors(recipes_of_all(checkpoint.config), checkpoint.tensors)
+    if checkpoint.config.flow and not checkpoint.vae and "generation" in tasks:
+        raise CheckpointError(f"{checkpoint.name} was opened without its VAE, which drawing needs; open it with draws=True")
+    check_tensors(recipes_of_all(checkpoint.config, checkpoint.vae is not None), checkpoint.tensors)
+    vae = checkpoint.vae if "generation" in tasks else None
     tokenizer, tokens, template, family = read_text_side(checkpoint)
     image_input = read_image_input(checkpoint)
     flow = _flow(checkpoint.config, times)
@@ -83,7 +86,9 @@ def export_bundle(
     with aside(out, "export", lambda old: not _strangers(old), lambda: _check_target(out, checkpoint.folder, force)) as folder:
         graphs, weights = _write_graphs(checkpoint, precision, tasks, tokens, flow, folder, on_stage)
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
-        _copy_licences(checkpoint, folder)
+        _copy_licences(checkpoint.folder, folder)
+        if vae:
+            _copy_licences(vae.folder, folder, "VAE-")
         others = sorted(path for path in folder.iterdir() if path.name not in (WEIGHTS, MARK))
         text, drawn = checkpoint.config.text, checkpoint.config.drawn
         manifest = Manifest(
@@ -98,7 +103,7 @@ def export_bundle(
                 checkpoint.revision,
                 checkpoint.config.layout,
                 checkpoint.dtype,
-                checkpoint.vae.name if checkpoint.vae else None,
+                vae.name if vae else None,
             ),
             language_model=LanguageModel(
                 hidden_size=text.hidden_size,
@@ -173,13 +178,10 @@ def _flow(config: JanusConfig, times: Times) -> Flow | None:
     return None
 
 
-def _copy_licences(checkpoint: Checkpoint, folder: Path) -> None:
-    """The checkpoint's and its VAE's, which is a work of its own."""
-    sources = [(checkpoint.folder, "")] + ([(checkpoint.vae.folder, "VAE-")] if checkpoint.vae else [])
-    for source, prefix in sources:
-        for licence in source.glob("LICENSE*"):
-            if licence.is_file():
-                shutil.copyfile(licence, folder / (prefix + licence.name))
+def _copy_licences(source: Path, folder: Path, prefix: str = "") -> None:
+    for licence in source.glob("LICENSE*"):
+        if licence.is_file():
+            shutil.copyfile(licence, folder / (prefix + licence.name))
 
 
 def _strangers(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 from janus_runtime.errors import first_line
 
 from .config import is_flow, parse_config
-from .errors import CheckpointError
+from .errors import CheckpointError, VaeError
 from .finetunes import unwrapped
 from .layouts import original_to_hf, vae_to_ours
 from .pdparams import is_paddle, paddle_to_original, read_pdparams
@@ -57,7 +57,7 @@ class Vae:
 class Checkpoint:
     """An open checkpoint: `tensors` go by HF name, the VAE's too; `revision` is the commit of a hub id.
 
-    `notes` say what was left out or renamed.
+    `vae` is JanusFlow's alone. `notes` say what was left out or renamed.
     """
 
     name: str
@@ -82,12 +82,13 @@ class Checkpoint:
         return _read_json(path) if path.is_file() else {}
 
 
-def open_checkpoint(source: str, vae: str | None = None) -> Checkpoint:
-    """A folder or a hub id. Nothing but headers is read. Raises CheckpointError.
+def open_checkpoint(source: str, vae: str | None = None, draws: bool = True) -> Checkpoint:
+    """A folder or a hub id. Nothing but headers is read. Raises CheckpointError, VaeError if it is JanusFlow's VAE that is not to be had.
 
     `vae`: where JanusFlow's VAE is, a diffusers `AutoencoderKL`; by default the folder `vae` beside the weights, else SDXL's on the hub.
+    Without `draws` it is left alone.
     """
-    folder, revision = _locate(source, _WEIGHTS)
+    folder, revision = _locate(source, {"": _WEIGHTS, "vae/": _VAE_WEIGHTS})
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise CheckpointError(
@@ -95,9 +96,10 @@ def open_checkpoint(source: str, vae: str | None = None) -> Checkpoint:
             )
         raise CheckpointError(f"{folder} has no config.json; expected a checkpoint folder or a hub id")
     raw = _read_json(folder / "config.json")
-    latents = _open_vae(vae or (str(folder / "vae") if (folder / "vae").is_dir() else SDXL_VAE)) if is_flow(raw) else None
-    if vae and not latents:
+    if vae and not is_flow(raw):
         raise CheckpointError(f"{source} is no JanusFlow checkpoint: it decodes pictures by itself; leave --vae out")
+    beside = str(folder / "vae") if (folder / "vae").is_dir() else SDXL_VAE
+    latents = _open_vae(vae or beside) if is_flow(raw) and draws else None
     config = parse_config(raw, _read_json(latents.folder / "config.json") if latents else None)
     tensors, notes = unwrapped(_read_tensors(_weight_files(folder, _WEIGHTS)), config.layout)
     if config.layout == "multi_modality":
@@ -113,13 +115,13 @@ def open_checkpoint(source: str, vae: str | None = None) -> Checkpoint:
 
 def _open_vae(source: str) -> Vae:
     try:
-        folder, revision = _locate(source, _VAE_WEIGHTS)
+        folder, revision = _locate(source, {"": _VAE_WEIGHTS})
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} has no config.json; expected the folder of a diffusers AutoencoderKL")
         name = f"{source} at {revision}" if revision else folder.resolve().name
         return Vae(name, folder, _read_tensors(_weight_files(folder, _VAE_WEIGHTS)))
     except CheckpointError as error:
-        raise CheckpointError(f"JanusFlow decodes pictures with a VAE of its own ({SDXL_VAE}, or --vae): {error}") from None
+        raise VaeError(f"JanusFlow decodes pictures with a VAE of its own ({SDXL_VAE}, or --vae): {error}") from None
 
 
 def _read_tensors(paths: list[Path]) -> dict[str, Tensor]:
@@ -132,32 +134,39 @@ def _read_tensors(paths: list[Path]) -> dict[str, Tensor]:
     return tensors
 
 
-def _locate(source: str, names: tuple[str, ...]) -> tuple[Path, str | None]:
-    """Folder and, for a hub id, the commit that was fetched. `names` of weight files, of which the first kind that is there is taken."""
-    folder = Path(source)
-    if folder.exists():
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder} is a file; give the folder that holds config.json and the weights")
-        return folder, None
+def _locate(source: str, wanted: dict[str, tuple[str, ...]]) -> tuple[Path, str | None]:
+    """Folder and, for a hub id, the commit that was fetched. `wanted`: of each folder inside, the names that its weights may have."""
+    local = Path(source)
+    if local.exists():
+        if not local.is_dir():
+            raise CheckpointError(f"{local} is a file; give the folder that holds config.json and the weights")
+        return local, None
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise CheckpointError(f"no folder {source}, and it is no hub id of the form owner/name")
     from huggingface_hub import list_repo_files, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    # Whole or in shards; a variant's name, such as `….fp16.safetensors`, fits neither.
-    weights = [pattern for name in names for pattern in (name, name.replace(".", "-*."))]
     try:
         try:
-            # Some repositories hold the same weights twice.
-            if any(fnmatch(name, pattern) for name in list_repo_files(source) for pattern in weights[:2]):
-                weights = weights[:2]
+            files = list_repo_files(source)
         except OfflineModeIsEnabled:
-            pass  # What was fetched before will do.
+            files = []  # What was fetched before will do.
+        weights = [pattern for folder, names in wanted.items() for pattern in _patterns([folder + name for name in names], files)]
         found = Path(snapshot_download(source, allow_patterns=["*.json", "LICENSE*", *weights]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"no folder {source}, and fetching it from the hub failed: {first_line(error)}") from None
     # The hub client stores a snapshot under the name of its commit.
     return found, found.name
+
+
+def _patterns(names: list[str], files: list[str]) -> list[str]:
+    """Of weights, whole or in shards, the first kind that is among `files`, since some repositories hold the same weights twice.
+
+    A variant's name, such as `….fp16.safetensors`, fits none.
+    """
+    kinds = [[name, name.replace(".", "-*.")] for name in names]
+    there = [kind for kind in kinds if any(fnmatch(name, pattern) for name in files for pattern in kind)]
+    return there[0] if there else sum(kinds, [])
 
 
 def _weight_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
@@ -166,7 +175,7 @@ def _weight_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
         index = f"{single}.index.json"
         if (folder / index).is_file():
             weight_map = _read_json(folder / index).get("weight_map")
-            if not isinstance(weight_map, dict) or not weight_map or not all(_plain_name(name) for name in weight_map.values()):
+            if not isinstance(weight_map, dict) or not weight_map or not all(map(_names_weights, weight_map.values())):
                 raise CheckpointError(f"{folder / index} has no weight_map from tensors to files beside it; fetch it again")
             names = sorted(set(weight_map.values()))
             if missing := [name for name in names if not (folder / name).is_file()]:
@@ -260,8 +269,8 @@ def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
 _READERS = {".bin": _read_bin, ".pdparams": read_pdparams, ".safetensors": _read_safetensors}
 
 
-def _plain_name(name: object) -> bool:
-    return isinstance(name, str) and name == Path(name).name
+def _names_weights(name: object) -> bool:
+    return isinstance(name, str) and name == Path(name).name and Path(name).suffix in _READERS
 
 
 def _read_json(path: Path) -> dict[str, Any]:

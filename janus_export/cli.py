@@ -17,6 +17,7 @@ from janus_runtime.reporting import line_start, reported
 
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
+_vae = click.option("--vae", metavar="SRC", help="JanusFlow's VAE. Default: the folder vae in SRC, else stabilityai/sdxl-vae.")
 _debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     "--precision", type=click.Choice(get_args(Precision)), help="Default: fp16 where there is a GPU, else int4, the fastest on a CPU."
 )
 @click.option("--only", type=click.Choice(["understanding", "generation"]), help="Leave the other half out.")
-@click.option("--vae", metavar="SRC", help="JanusFlow's VAE. Default: the folder vae in SRC, else stabilityai/sdxl-vae.")
+@_vae
 @click.option(
     "--times",
     type=click.Choice(get_args(Times)),
@@ -51,10 +52,13 @@ def checkpoint(
     with reported(debug):
         from .bundle import export_bundle
         from .checkpoint import open_checkpoint
+        from .errors import CheckpointError
 
         _return_freed_memory()
         precision = precision or _default_precision()
-        opened = open_checkpoint(source, vae)
+        if vae and only == "understanding":
+            raise CheckpointError("--only understanding draws nothing and takes no VAE; leave --vae out")
+        opened = open_checkpoint(source, vae, draws=only != "understanding")
         for note in opened.notes:
             click.echo(f"note: {note}", err=True)
         manifest = export_bundle(opened, out, precision, only, force, _stages(quiet), times)
@@ -99,14 +103,15 @@ def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, weights: Any, l
 
 @main.command()
 @click.argument("source", metavar="SRC")
+@_vae
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @_debug
-def inspect(source: str, as_json: bool, debug: bool) -> None:
+def inspect(source: str, vae: str | None, as_json: bool, debug: bool) -> None:
     """Say what SRC is, what is wrong with it, and what would be exported. A hub id is fetched first."""
     with reported(debug):
         from .inspect import inspect_checkpoint
 
-        report = inspect_checkpoint(source)
+        report = inspect_checkpoint(source, vae)
         if as_json:
             click.echo(json.dumps(report, ensure_ascii=False))
         else:

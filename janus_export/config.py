@@ -13,6 +13,8 @@ from .sizes import FlowConfig, JanusConfig, TextConfig, VaeConfig, VisionConfig,
 _SIGLIP: dict[str, dict[str, Any]] = {
     "siglip_large_patch16_384": {"width": 1024, "layers": 24, "heads": 16, "patch_size": 16, "mlp_ratio": 4}
 }
+# The VAE that JanusFlow was published with.
+_SDXL = VaeConfig(latent_channels=4, widths=(128, 256, 512, 512), num_res_blocks=2, scaling_factor=0.13025)
 _VQ: dict[str, dict[str, Any]] = {"VQ-16": {"z_channels": 256, "ch": 128, "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2}}
 
 
@@ -22,7 +24,10 @@ def is_flow(raw: dict[str, Any]) -> bool:
 
 
 def parse_config(raw: dict[str, Any], vae: dict[str, Any] | None = None) -> JanusConfig:
-    """config.json -> JanusConfig; of JanusFlow also its VAE's config.json. Raises CheckpointError naming the field that does not fit."""
+    """config.json -> JanusConfig; of JanusFlow also its VAE's config.json, where there is none as published.
+
+    Raises CheckpointError naming the field that does not fit.
+    """
     kind = raw.get("model_type")
     if kind not in ("multi_modality", "janus"):
         raise CheckpointError(
@@ -30,7 +35,7 @@ def parse_config(raw: dict[str, Any], vae: dict[str, Any] | None = None) -> Janu
             "where only the name is another, write one of these"
         )
     if is_flow(raw):
-        config = _flow(Section(raw), parse_vae(vae or {}))
+        config = _flow(Section(raw), _SDXL if vae is None else parse_vae(vae))
     else:
         config = _original(Section(raw)) if kind == "multi_modality" else _hf(Section(raw))
     _check(config)
@@ -90,10 +95,9 @@ def _flow(raw: Section, vae: VaeConfig) -> JanusConfig:
 
 def parse_vae(raw: dict[str, Any]) -> VaeConfig:
     """A diffusers `AutoencoderKL`'s config.json. Raises CheckpointError."""
-    vae = Section(raw)
-    vae.where = "of the VAE"
+    vae = Section(raw, file="the VAE's config.json")
     if raw.get("_class_name") != "AutoencoderKL":
-        raise CheckpointError(f"the VAE's config.json has _class_name {raw.get('_class_name')!r:.60}; expected 'AutoencoderKL', as SDXL's")
+        raise CheckpointError(f"{vae.file} has _class_name {raw.get('_class_name')!r:.60}; expected 'AutoencoderKL', as SDXL's")
     widths = vae.integers("block_out_channels")
     for key, expected in (
         ("act_fn", "silu"),

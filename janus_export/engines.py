@@ -8,7 +8,7 @@ from typing import Literal
 
 from janus_runtime.bundle import Bundle, sha256
 from janus_runtime.errors import BackendError, JanusError
-from janus_runtime.manifest import WEIGHTS, Manifest
+from janus_runtime.manifest import MAX_STEPS, WEIGHTS, Manifest
 from janus_runtime.plans import FORMAT, KEY, PLANS, Plan, PlanSet, folder_name
 
 from .aside import aside
@@ -21,8 +21,8 @@ LENGTHS = (320, 512, 704, 1216)
 LEVEL = 3
 # Prompts go in by pieces of at most this many tokens.
 _PIECE = 128
-# Of JanusFlow: tokens of a usual prompt, and numbers of steps.
-_PROMPT, _FLOW_STEPS, _MOST_STEPS = 32, 30, 1000
+# Of JanusFlow: tokens of a usual prompt, and its usual number of steps.
+_PROMPT, _FLOW_STEPS = 32, 30
 # Kernels, of which a plan has some for each profile.
 _SPARE_SHARE, _SPARE_BYTES = 1.1, 64 << 20
 _DECODER = "language_model"
@@ -61,6 +61,8 @@ def build_engines(
             f"{path} is {manifest.precision}, expected an fp16 bundle for --weights {weights}; leave --weights out or "
             "export one with 'janus-export checkpoint SRC --out DIR --precision fp16'"
         )
+    if weights in ("bf16", "int4") and "flow_step" in manifest.graphs:
+        raise BackendError(f"{path} draws by a flow, whose step has no form of {weights} here; give --weights fp16")
     rows, lengths = _row_counts(rows), _cache_lengths(lengths, manifest)
     builder = Builder(library, compute_capability)
     if weights not in (None, "fp16", *builder.features.weights):
@@ -141,7 +143,7 @@ def profiles_of(name: str, rows: tuple[int, ...], lengths: tuple[int, ...], piec
         later = {"images": pictures, "tokens": (1, 1, 1), "max_length": (1, _PROMPT, longest)}
         return [later, {"images": pictures, "tokens": (1, _PROMPT, longest), "max_length": (1, 1, 1)}]
     if name == "time_embed":
-        return [{"steps": (1, _FLOW_STEPS, _MOST_STEPS)}]
+        return [{"steps": (1, _FLOW_STEPS, MAX_STEPS)}]
     if name in ("text_embed", "image_embed"):
         return [{"rows": any_rows, "tokens": (1, piece, longest)}]
     return [{"images": (1, 1, 1)}]

@@ -234,7 +234,8 @@ def graphs_for(config: JanusConfig, tasks: tuple[Task, ...], precision: Precisio
     return [spec for spec in graphs_of(config) if set(spec.tasks) & set(tasks) and precision in spec.precisions]
 
 
-def recipes_of_all(config: JanusConfig) -> list[Recipe]:
-    """What every graph needs, whatever part is exported: a checkpoint is checked whole."""
+def recipes_of_all(config: JanusConfig, vae: bool = True) -> list[Recipe]:
+    """What every graph needs, whatever part is exported: a checkpoint is checked whole, but for a VAE that was not opened."""
+    specs = [spec for spec in graphs_of(config) if vae or not config.flow or spec.name != "image_decoder"]
     with torch.device("meta"):
-        return [recipe for spec in graphs_of(config) for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()]
+        return [recipe for spec in specs for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()]

@@ -6,19 +6,24 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import open_checkpoint
-from .errors import CheckpointError
+from .errors import CheckpointError, VaeError
 from .graphs import graphs_of, recipes_of_all
 from .recipes import check_tensors
 from .sizes import JanusConfig
 from .text_side import read_image_input, read_text_side
 
 
-def inspect_checkpoint(source: str) -> dict[str, Any]:
+def inspect_checkpoint(source: str, vae: str | None = None) -> dict[str, Any]:
     """Raises CheckpointError where config or files cannot be read at all; what does not fit goes under `problems`."""
-    checkpoint = open_checkpoint(source)
-    config, problems = checkpoint.config, []
+    problems = []
+    try:
+        checkpoint = open_checkpoint(source, vae)
+    except VaeError as error:
+        problems.append(str(error))
+        checkpoint = open_checkpoint(source, draws=False)
+    config = checkpoint.config
     checks: dict[str, Callable[[], Any]] = {
-        "tensors": lambda: check_tensors(recipes_of_all(config), checkpoint.tensors),
+        "tensors": lambda: check_tensors(recipes_of_all(config, checkpoint.vae is not None), checkpoint.tensors),
         "family": lambda: read_text_side(checkpoint)[3],
         "preprocessing": lambda: read_image_input(checkpoint),
     }

@@ -307,7 +307,17 @@ def test_a_bin_that_is_no_flat_dictionary(folder, state):
         open_checkpoint(str(folder))
 
 
-@pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": {"a": 5}}, {"weight_map": {"a": "../b"}}, {"weight_map": {}}])
+@pytest.mark.parametrize(
+    "index",
+    [
+        {},
+        {"weight_map": []},
+        {"weight_map": {"a": 5}},
+        {"weight_map": {"a": "../b"}},
+        {"weight_map": {}},
+        {"weight_map": {"a": "a.bin.tmp"}},
+    ],
+)
 def test_an_index_that_is_none(folder, index):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="has no weight_map from tensors to files beside it"):

@@ -91,7 +91,7 @@ TOWER = FLOW["vision_und_enc_config"]["params"]
     ("raw", "vae", "message"),
     [
         (FLOW, {}, "the VAE's config.json has _class_name None; expected 'AutoencoderKL'"),
-        (FLOW, {**VAE, "act_fn": "gelu"}, "of the VAE.act_fn is 'gelu'"),
+        (FLOW, {**VAE, "act_fn": "gelu"}, "the VAE's config.json: act_fn is 'gelu'"),
         (FLOW, {**VAE, "latent_channels": 16}, "input_channels is 4; this export, with this VAE, builds 16 only"),
         (FLOW, {**VAE, "block_out_channels": [32, 48, 96, 96]}, "VAE widths .32, 48, 96, 96. and 32 groups"),
         (edited(FLOW, "vision_gen_enc_config.cls", "UNet"), VAE, "vision_gen_enc_config.cls is 'UNet'"),

@@ -30,7 +30,7 @@ from janus_export.trt_builder import Builder, float_types, pin_types, with_sizes
 from janus_export.trt_weights import bytes_of, interface, rewritten, save
 from janus_runtime.bundle import Bundle
 from janus_runtime.errors import BackendError, BundleError, JanusError
-from janus_runtime.manifest import TensorSpec
+from janus_runtime.manifest import MAX_STEPS, TensorSpec
 from janus_runtime.plans import find_plans
 from tests.export import trt86
 
@@ -134,6 +134,14 @@ def test_every_graph_of_janusflow_builds(bundles, tmp_path):
     later, first = profiles_of("flow_step", (2, 8), (64, 512), 64)
     assert later == {"images": (1, 1, 4), "tokens": (1, 1, 1), "max_length": (1, 32, 512)}
     assert first == {"images": (1, 1, 4), "tokens": (1, 32, 512), "max_length": (1, 1, 1)}
+    # As many as the runtime takes.
+    assert profiles_of("time_embed", (2, 8), (64, 512), 64) == [{"steps": (1, 30, MAX_STEPS)}]
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int4"])
+def test_a_flow_is_not_left_in_fp16_unsaid(bundles, weights):
+    with pytest.raises(BackendError, match=f"draws by a flow, whose step has no form of {weights} here; give --weights fp16"):
+        build_engines(bundles("tiny-flow", "fp16"), **SMALL, weights=weights)
 
 
 def test_a_janusflow_that_only_draws_has_no_decoder_to_choose(bundles):

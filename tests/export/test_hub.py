@@ -14,9 +14,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def hub(checkpoints):
-    """Serves the tiny checkpoint as `owner/tiny` and a VAE as `owner/vae` -> address, what was asked for."""
-    folder, vae = checkpoints("tiny", "original", "bin"), checkpoints("tiny-flow") / "vae"
-    repositories = {name: {path.name: path.read_bytes() for path in source.iterdir()} for name, source in (("tiny", folder), ("vae", vae))}
+    """Serves the tiny checkpoint as `owner/tiny`, a VAE as `owner/vae` and both together as `owner/flow` -> address, what was asked for."""
+    flow = checkpoints("tiny-flow")
+    sources = {"tiny": checkpoints("tiny", "original", "bin"), "vae": flow / "vae", "flow": flow}
+    repositories = {
+        name: {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+        for name, source in sources.items()
+    }
     for files in repositories.values():
         files["README.md"] = b"not wanted"
     repositories["tiny"]["model.safetensors"] = (checkpoints("tiny", "original") / "model.safetensors").read_bytes()
@@ -33,7 +37,7 @@ def hub(checkpoints):
 
         def answer(self, body):
             asked.append(self.path)
-            name = self.path.split("/")[-1].split("?")[0]
+            name = self.path.split("?")[0].split(f"/{COMMIT}/")[-1]
             repository = next((name for name in repositories if f"/owner/{name}" in self.path), None)
             files = repositories.get(repository, {})
             if repository and self.path.startswith("/api/models/"):
@@ -100,6 +104,14 @@ def test_a_vae_of_the_hub(hub, checkpoints, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == f"owner/vae at {COMMIT}"
     assert not [path for path in asked if path.endswith(("README.md", "sdxl_vae.safetensors", ".fp16.safetensors", ".bin"))]
+
+
+def test_a_vae_beside_the_weights_of_the_hub(hub, tmp_path):
+    address, asked = hub
+    result = inspect("owner/flow", address, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["problems"] == []
+    assert not [path for path in asked if "sdxl" in path]
 
 
 def test_an_unknown_hub_id_is_one_line(hub, tmp_path):

@@ -307,7 +307,9 @@ def test_a_pickle_that_would_do_more_is_refused_and_nothing_runs(written, tmp_pa
 
     monkeypatch.setattr("copyreg._inverted_registry", Registry())
     mark = f"touch {tmp_path / 'touched'}"
-    with pytest.raises(CheckpointError, match="which no weights need|is damaged, or holds more than arrays|has a tuple for a name") as error:
+    with pytest.raises(
+        CheckpointError, match="which no weights need|is damaged, or holds more than arrays|has a tuple for a name"
+    ) as error:
         written(attack(mark))
     assert not (tmp_path / "touched").exists()
     assert "\n" not in str(error.value)
