@@ -100,10 +100,8 @@ def main() -> None:
 @click.option(
     "--image-weight",
     type=click.FloatRange(0, 1000),
-    default=5.0,
-    show_default=True,
     callback=_finite,
-    help="How much what is seen of it counts beside its ids.",
+    help="How much what is seen of it counts beside its ids, of models that draw ids; default: 5.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pictures drawn at once.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)

@@ -96,8 +96,7 @@ class DeviceSession:
         cfg_weight: float | None = None,
         image_weight: float | None = None,
     ) -> Iterator[Ids]:
-        if image_weight is not None:
-            raise BackendError("a picture drawn from another takes three rows, and draws on a GPU are of pairs; use --backend cpu")
+        assert image_weight is None, "draws on a device are of pairs; Janus.generate refuses others"
         loop, start, busy = self._loop, self.lengths.copy(), (self.lengths > 0).astype(np.int32)
         assert loop.guided == (cfg_weight is not None), "pictures are drawn under guidance, text is not"
         assert start.max() + limit - 1 <= self.max_length, f"{limit} draws after {start.max()} tokens in a cache of {self.max_length}"

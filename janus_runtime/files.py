@@ -51,7 +51,8 @@ class PictureFolder:
     def _write(self, image: Image.Image, name: str, picture: GeneratedImage) -> Path:
         info = PngInfo()
         drawn_by = dataclasses.asdict(picture.sampler) if picture.sampler else {"steps": picture.steps}
-        settings = {"cfg_weight": picture.cfg_weight, **drawn_by}
+        drawn_from = {"image_sha256": picture.image_sha256, "image_weight": picture.image_weight}
+        settings = {"cfg_weight": picture.cfg_weight, **drawn_by, **{key: value for key, value in drawn_from.items() if value is not None}}
         for key, value in {"prompt": picture.prompt, "seed": picture.seed, **settings, **self._made_by}.items():
             info.add_itxt(key, str(value))
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -35,8 +35,8 @@ class FlowDrawing:
         self.replaced = replaced
         self.flow = engines.manifest.flow
 
-    def prepare(self) -> float:
-        return self.engines.open("text_embed", "time_embed", "flow_step", "image_decoder")
+    def prepare(self, sees: bool) -> float:
+        return self.engines.open("text_embed", "time_embed", "flow_step", "image_decoder", *(("vision_encoder",) if sees else ()))
 
     def num_steps(self, request: "Request") -> int:
         return request.steps or self.flow.steps

@@ -10,7 +10,7 @@ from types import TracebackType
 from .backends import BackendName, open_backend
 from .bundle import NANO, Bundle
 from .engines import Engines
-from .errors import BundleError
+from .errors import BackendError, BundleError
 from .image import Picture, as_pictures, open_image, preprocess
 from .image_to_text import Answer, Chat
 from .latency import Timing, stages, time_stages
@@ -18,7 +18,7 @@ from .manifest import MAX_STEPS, TOKENIZER, Manifest, Task
 from .noise import check_seed
 from .plans import built_for
 from .prompt import Prompter
-from .sampling import IMAGE_WEIGHT, MAX_CFG_WEIGHT, Sampler
+from .sampling import IMAGE_WEIGHT, MAX_CFG_WEIGHT, Floats, Sampler
 from .text_to_image import GeneratedImage, ImageGenerator, OnStep, Request
 from .verify import Check, verify_goldens
 
@@ -66,7 +66,7 @@ class Janus:
         top_p: float = 1.0,
         steps: int | None = None,
         image: Picture | None = None,
-        image_weight: float = IMAGE_WEIGHT,
+        image_weight: float | None = None,
         batch_size: int = 8,
         on_step: OnStep | None = None,
         on_image: Callable[[GeneratedImage], None] | None = None,
@@ -77,10 +77,10 @@ class Janus:
         Picture i of a prompt is picture 0 with `seed + i`. `cfg_weight` and `temperature` default to the model's;
         temperature 0 is greedy; `top_k` 0 and `top_p` 1 sample from all ids, as the original does. `steps` is JanusFlow's, which
         has no ids and takes none of these three. `image` is a picture that the prompts speak of, for checkpoints trained to draw
-        from one, such as Janus-4o; `image_weight` says how much what is seen of it counts beside its ids. `batch_size`
-        pictures are drawn at once: more is faster in all and takes more memory. `on_step(step, total)` reports
-        progress, `on_image` hands over each picture as soon as it is there. Raises PromptError, NumericalError,
-        Cancelled, and ValueError on settings out of range.
+        from one, such as Janus-4o, on the CPU where they draw by ids; `image_weight`, by default 5, says how much what is seen of
+        it counts beside its ids. `batch_size` pictures are drawn at once: more is faster in all and takes more memory.
+        `on_step(step, total)` reports progress, `on_image` hands over each picture as soon as it is there. Raises PromptError,
+        ImageError, NumericalError, Cancelled, BackendError where it cannot draw from a picture, and ValueError on settings out of range.
         """
         self._require("generation")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -91,6 +91,7 @@ class Janus:
         if self.manifest.flow:
             if sampler != Sampler():
                 raise ValueError("this model draws by a flow and has no ids to choose from; leave temperature, top_k and top_p out")
+            steps = None if steps is None else operator.index(steps)
             if steps is not None and not 1 <= steps <= MAX_STEPS:
                 raise ValueError(f"steps is {steps}; expected 1 to {MAX_STEPS}")
         elif steps is not None:
@@ -100,13 +101,8 @@ class Janus:
         weight = defaults.cfg_weight if cfg_weight is None else cfg_weight
         if not abs(weight) <= MAX_CFG_WEIGHT:
             raise ValueError(f"cfg_weight is {weight}; expected -{MAX_CFG_WEIGHT:g} to {MAX_CFG_WEIGHT:g}")
-        pixels = None
-        if image is not None:
-            self._require("understanding")
-            if not 0 <= image_weight <= MAX_CFG_WEIGHT:
-                raise ValueError(f"image_weight is {image_weight}; expected 0 to {MAX_CFG_WEIGHT:g}")
-            pixels = preprocess(open_image(image), self.manifest.image_input)
-            _log.warning("drawing from a picture is for checkpoints trained for it, such as Janus-4o; others hardly follow it")
+        pixels = None if image is None else self._pixels_to_draw_from(image)
+        image_weight = self._image_weight(image_weight, given=image is not None)
         drawn_by = None if self.manifest.flow else sampler
         request = Request(prompts, n, check_seed(seed, n), weight, batch_size, drawn_by, steps, pixels, image_weight)
         pictures = []
@@ -115,6 +111,28 @@ class Janus:
             if on_image is not None:
                 on_image(picture)
         return pictures
+
+    def _pixels_to_draw_from(self, image: Picture) -> Floats:
+        self._require("understanding")
+        if not self.manifest.flow and self.backend != "cpu":
+            raise BackendError(
+                f"a picture drawn from another takes three rows, and draws on {self.backend} are of pairs; use --backend cpu"
+            )
+        pixels = preprocess(open_image(image), self.manifest.image_input)
+        _log.warning("drawing from a picture is for checkpoints trained for it, such as Janus-4o; others hardly follow it")
+        return pixels
+
+    def _image_weight(self, asked: float | None, given: bool) -> float | None:
+        """None where nothing is weighed: without a picture, and by JanusFlow, which only sees it."""
+        if asked is not None:
+            if not given:
+                raise ValueError("image_weight is how much a picture counts, and there is none; give image too, or leave it out")
+            if self.manifest.flow:
+                raise ValueError("this model only sees a picture and has no ids of it to weigh that against; leave image_weight out")
+            if not 0 <= asked <= MAX_CFG_WEIGHT:
+                raise ValueError(f"image_weight is {asked}; expected 0 to {MAX_CFG_WEIGHT:g}")
+        weighs = given and not self.manifest.flow
+        return (IMAGE_WEIGHT if asked is None else asked) if weighs else None
 
     def describe(
         self,

@@ -3,6 +3,7 @@
 Letters: P prompts, n pictures in a batch, T prompt length, D hidden size.
 """
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +30,9 @@ OnStep = Callable[[int, int], None]
 class GeneratedImage:
     """One picture: `image_ids` int32 [num_tokens] drawn by `sampler`, or `latents` fp32 [c, s, s] of JanusFlow after `steps`.
 
-    `timings` in ms: `load` (opening graphs, once), `prefill` (to the first step's end), `steps` and `step` (one of them) of its
-    batch, `decode` its own.
+    `image_sha256` is of the pixels [3, size, size] that the model saw of a picture to draw from, `image_weight` what they counted
+    beside its ids; None without. `timings` in ms: `load` (opening graphs, once), `encode` (of such a picture, once), `prefill` (to
+    the first step's end), `steps` and `step` (one of them) of its batch, `decode` its own.
     """
 
     image: Image.Image
@@ -41,6 +43,8 @@ class GeneratedImage:
     cfg_weight: float
     sampler: Sampler | None
     steps: int
+    image_sha256: str | None
+    image_weight: float | None
     timings: dict[str, float]
 
 
@@ -57,7 +61,7 @@ class Request:
     steps: int | None = None
     pixels: Floats | None = None
     """[3, size, size] of a picture that the prompts speak of."""
-    image_weight: float = 0.0
+    image_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,8 @@ class Job:
 class Drawing(Protocol):
     """How a family draws one batch."""
 
-    def prepare(self) -> float:
-        """Opens every graph it needs -> ms it took."""
+    def prepare(self, sees: bool) -> float:
+        """Opens every graph it needs, to `see` too -> ms it took."""
 
     def num_steps(self, request: Request) -> int: ...
 
@@ -104,8 +108,12 @@ class ImageGenerator:
         jobs = (Job(p, request.seed + i) for p in range(len(ids)) for i in range(request.n))
         num_batches, num_steps = -(-len(ids) * request.n // request.batch_size), self.drawing.num_steps(request)
         total = num_batches * num_steps
-        load = self.drawing.prepare()
-        seen = () if request.pixels is None else self.drawing.see(request.pixels)
+        before = {"load": self.drawing.prepare(request.pixels is not None)}
+        seen: Seen = ()
+        if request.pixels is not None:
+            start = time.perf_counter()
+            seen = self.drawing.see(request.pixels)
+            before["encode"] = (time.perf_counter() - start) * 1e3
         for index in range(num_batches):
             batch = list(islice(jobs, request.batch_size))
             start = time.perf_counter()
@@ -119,7 +127,7 @@ class ImageGenerator:
                 if on_step is not None:
                     on_step(index * num_steps + len(steps), total)
             drawn_at = time.perf_counter()
-            timings = {"load": load, "prefill": (first - start) * 1e3, "steps": (drawn_at - first) * 1e3}
+            timings = {**before, "prefill": (first - start) * 1e3, "steps": (drawn_at - first) * 1e3}
             timings["step"] = timings["steps"] / max(num_steps - 1, 1)
             for job, row in zip(batch, self.drawing.collect(steps), strict=True):
                 yield self._finish(request, job, row, num_steps, timings)
@@ -136,6 +144,8 @@ class ImageGenerator:
             cfg_weight=request.cfg_weight,
             sampler=request.sampler,
             steps=num_steps,
+            image_sha256=None if request.pixels is None else hashlib.sha256(request.pixels.tobytes()).hexdigest(),
+            image_weight=request.image_weight,
             timings={**timings, "decode": (time.perf_counter() - start) * 1e3},
         )
 
@@ -148,8 +158,8 @@ class IdDrawing:
         self.prompter = prompter
         self._num_tokens = engines.manifest.image_output.num_tokens
 
-    def prepare(self) -> float:
-        return self.engines.prepare("image", "text_embed", "image_decoder")
+    def prepare(self, sees: bool) -> float:
+        return self.engines.prepare("image", "text_embed", "image_decoder", *(("vision_encoder", "image_encoder") if sees else ()))
 
     def num_steps(self, request: Request) -> int:
         return self._num_tokens
@@ -184,8 +194,7 @@ class IdDrawing:
             if source[slot] != slot:
                 session.replicate(source[slot], slot)
 
-        image_weight = request.image_weight if seen else None
-        for drawn in session.draw(first[source], self._num_tokens, request.sampler, noise, request.cfg_weight, image_weight):
+        for drawn in session.draw(first[source], self._num_tokens, request.sampler, noise, request.cfg_weight, request.image_weight):
             yield drawn[: len(batch)]
 
     def _rows(self, ids: Ids, seen: Seen) -> list[NDArray[Any]]:

@@ -1,10 +1,13 @@
 """Drawing from a picture the way that Janus-4o's published loop does, written out on transformers' modules."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from janus_runtime.cli import main
 from janus_runtime.errors import BundleError
 
 from .compare import assert_same_ids
@@ -75,6 +78,28 @@ def test_it_says_that_checkpoints_must_be_trained_for_it(runtime, reference, cap
     assert "for checkpoints trained for it, such as Janus-4o" in caplog.text
     with pytest.raises(ValueError, match="image_weight is -1; expected 0 to 1000"):
         runtime.generate(PROMPT, image=image, image_weight=-1)
+    with pytest.raises(ValueError, match="there is none; give image too, or leave it out"):
+        runtime.generate(PROMPT, image_weight=5.0)
+
+
+def test_on_the_command_line(run, bundles, model, reference, tmp_path):
+    """What the picture was and what it counted are in the PNG; its encoding is timed."""
+    for name, image in zip("ab", example_images(3, [(reference.image_size,) * 2] * 2), strict=True):
+        image.save(tmp_path / f"{name}.png")
+    written = []
+    for image, *options in (["a"], ["b"], ["a", "--image-weight", "0"]):
+        path = tmp_path / f"{image}.png"
+        common = ("--n", 1, "--bundle", bundles(model), "--out", tmp_path / "out", "--json")
+        result = run(main, "generate", PROMPT, "--image", path, *common, *options)
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+        assert report["timings"]["encode"] > 0
+        written.append(Image.open(report["file"]).text)
+    assert [text["image_weight"] for text in written] == ["5.0", "5.0", "0.0"]
+    assert written[0]["image_sha256"] == written[2]["image_sha256"] != written[1]["image_sha256"]
+    plain = run(main, "generate", PROMPT, *common)
+    report = json.loads(plain.stdout)
+    assert "encode" not in report["timings"] and not {"image_sha256", "image_weight"} & set(Image.open(report["file"]).text)
 
 
 def test_half_a_bundle(runtime, reference, monkeypatch):

@@ -53,6 +53,13 @@ def pictures(janus, *arguments, **settings):
     return [picture.image_ids.tolist() for picture in janus.generate(*arguments, **settings)]
 
 
+def test_a_picture_to_draw_from_is_refused_before_any_work(device):
+    """Not as a prompt that is too long for the plans at hand, which no others would mend."""
+    for settings in ({}, {"n": 40}):
+        with pytest.raises(BackendError, match="takes three rows, and draws on stand-in are of pairs; use --backend cpu"):
+            device("slice").generate("a red circle " * 400, image=RED, **settings)
+
+
 @FLAVOURS
 @pytest.mark.parametrize(
     "settings",

@@ -58,6 +58,7 @@ def test_the_models_own_number_of_steps(flow):
         ({"top_p": 0.5}, "has no ids to choose from"),
         ({"steps": 0}, "steps is 0; expected 1 to 10000"),
         ({"cfg_weight": float("nan")}, "cfg_weight is nan"),
+        ({"image": Image.new("RGB", (8, 8)), "image_weight": 5.0}, "only sees a picture and has no ids of it to weigh that against"),
     ],
 )
 def test_settings_that_mean_nothing(flow, settings, message):
