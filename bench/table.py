@@ -52,12 +52,10 @@ def quality(report: dict) -> str:
 
 
 def precisions(*reports: dict) -> str:
-    """What janus-nano keeps of it in other precisions than fp32: the same prompts, questions and noise."""
+    """What a trained model keeps in other precisions than fp32: the same prompts, questions and noise."""
     first = reports[0]
     if len({json.dumps([report[key] for key in ("draws", "questions", "cfg_weight", "baseline")]) for report in reports}) > 1:
-        raise click.ClickException(
-            "the reports of janus-nano's precisions differ in draws, questions, guidance or baseline; make them anew"
-        )
+        raise click.ClickException("the reports of a model's precisions differ in draws, questions, guidance or baseline; make them anew")
     columns = {first["baseline"]["precision"]: first["baseline"], **{report["precision"]: report for report in reports}}
     lines = [
         f"| {first['draws']} prompts at guidance {first['cfg_weight']:g}, {first['questions']} questions | " + " | ".join(columns) + " |",
@@ -161,6 +159,7 @@ TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "latency": (latency, ("latency.json",)),
     "quality": (quality, ("nano-quality.json",)),
     "precisions": (precisions, ("nano-fp16.json", "nano-int8.json", "nano-int4.json")),
+    "nano-flow": (precisions, ("nano-flow-int8.json", "nano-flow-int4.json")),
     "speed": (speed, ("commands-janus-pro-1b.json",)),
     "flow": (flow, ("flow.json",)),
 }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from janus_runtime.manifest import DType, Precision
-from janus_runtime.tolerances import ALWAYS_FP32
+from janus_runtime.tolerances import ALWAYS_FP32, FOUR_BITS
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ _FORMATS: dict[Precision, dict[str, Format]] = {
     "fp16": {"": Format("float16")},
     "int8": {"": _INT8, "language_model.gqa": replace(_INT8, int8_cache=True)},
     # The decoder is read once a step, so its bytes are the time; the rest is read once a picture or small.
-    "int4": {"": _INT8, "language_model.gqa": replace(_INT4, int8_cache=True), "language_model": _INT4, "text_head": _INT4},
+    "int4": {"": _INT8, **dict.fromkeys(FOUR_BITS, _INT4), "language_model.gqa": replace(_INT4, int8_cache=True)},
 }
 
 

@@ -41,9 +41,13 @@ NEAR_TIES = 1e-2
 # Graphs that stay in fp32 whatever the bundle's precision (see the recipe in janus_export/precision.py).
 ALWAYS_FP32 = frozenset({"image_encoder", "image_decoder", "time_embed"})
 
+# Graphs whose matrices are of 4 bits in an int4 bundle; the others' are of 8.
+FOUR_BITS = frozenset({"language_model", "text_head", "flow_step"})
+
 
 def tolerance(graph: str, precision: str) -> float:
     """The tolerance of a graph's output in a bundle of `precision`; for ids, the share that may differ."""
     if graph == "image_encoder":
         return NEAR_TIES
-    return FP32 if graph in ALWAYS_FP32 else {"fp32": FP32, "fp16": FP16, "int8": INT8, "int4": INT4}[precision]
+    int4 = INT4 if graph in FOUR_BITS else INT8
+    return FP32 if graph in ALWAYS_FP32 else {"fp32": FP32, "fp16": FP16, "int8": INT8, "int4": int4}[precision]

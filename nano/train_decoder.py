@@ -87,8 +87,8 @@ def said_loss(
     return F.cross_entropy(logits, target), (logits.argmax(-1) == target).float().mean()
 
 
-def scenes_to_learn(rng: np.random.Generator, count: int) -> list[Scene]:
-    return [sample(rng, kind=kind) for kind in rng.choice(list(KINDS), count, p=list(KINDS.values()))]
+def scenes_to_learn(rng: np.random.Generator, count: int, kinds: dict[Kind, float] = KINDS) -> list[Scene]:
+    return [sample(rng, kind=kind) for kind in rng.choice(list(kinds), count, p=list(kinds.values()))]
 
 
 def optimisers(learned: dict[str, nn.Parameter], inside: tuple[str, ...]) -> tuple[torch.optim.AdamW, torch.optim.Muon]:

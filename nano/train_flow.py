@@ -20,20 +20,22 @@ from bench.janus_flow import JanusFlow
 from .language import caption, questions
 from .model import half_precision
 from .progress import Stage
-from .scenes import Scene, render
+from .scenes import Kind, Scene, render
 from .tokenizer import Text
 from .train_decoder import BLANK, QUESTIONS, optimisers, said_loss, scenes_to_learn, set_rates, update
 from .train_tower import ANSWERS, patch_labels, patch_loss
 from .train_vae import to_latents
 from .train_vq import pixels
 
-STEPS = 18000
+STEPS = 22500
 # Threads that learn from a lesson each: small operations run one after another on one core, twice as many on two.
 LEARNERS = 2
 DRAWINGS = 20  # in a lesson
 CONVERSATIONS = 3
 # The encoder takes a third of a step; its latents are computed once, for so many scenes.
 SCENES = 16384
+# How many things alike there are is learned last: a flow begins all of them at once.
+KINDS: dict[Kind, float] = {"one": 0.1, "pair": 0.4, "many": 0.5}
 # What a picture shows is decided where noise is still strong, since a thing covers many latents: log-odds of s.
 MIDDLE, SPREAD = -1.0, 1.2
 TOLD = 0.1  # weight of what patches show
@@ -135,7 +137,7 @@ def train(model: JanusFlow, vae: AutoencoderKL, text: Text, stage: Stage, steps:
     learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
     teller = nn.Linear(model.vision_gen_dec_aligner.in_features, sum(ANSWERS))
     adam, muon = optimisers({**learned, **dict(teller.named_parameters())}, (".layers.", ".channelwise_linear"))
-    known = Known(vae, scenes_to_learn(np.random.default_rng([stage.seed, 2]), scenes_known))
+    known = Known(vae, scenes_to_learn(np.random.default_rng([stage.seed, 2]), scenes_known, KINDS))
     device, threads = torch.get_default_device(), torch.get_num_threads()
 
     def begin() -> None:

@@ -24,12 +24,15 @@ def blocks(language):
 
 COMMANDS = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
 
+EXPORTS = [line for line in COMMANDS if line.startswith("make export")]
+
 
 @pytest.fixture(scope="module")
-def workplace(tiny, checkpoints, tmp_path_factory):
-    """A folder in which README's names exist: the bundle, the photo."""
+def workplace(tiny, bundles, tmp_path_factory):
+    """A folder in which README's names exist: the bundles, the photo."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(tiny, folder / "engines" / "janus-pro-1b")
+    shutil.copytree(bundles("tiny-flow"), folder / "engines" / "nano-flow")
     Image.new("RGB", (60, 40), "red").save(folder / "photo.jpg")
     return folder
 
@@ -69,7 +72,7 @@ def test_make_demo(tmp_path):
 
 
 def test_make_export(checkpoints, tmp_path):
-    (line,) = [line for line in COMMANDS if line.startswith("make export")]
+    line, _ = EXPORTS
     source = str(checkpoints("tiny", "original", "bin"))
     line = line.replace("deepseek-ai/Janus-Pro-1B", source).replace("engines/janus-pro-1b", str(tmp_path / "out"))
     result = make(*shlex.split(line)[1:])
@@ -77,6 +80,16 @@ def test_make_export(checkpoints, tmp_path):
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["precision"] == "int4"
     result = make("export")
     assert result.returncode == 2 and "usage: make export MODEL=" in result.stderr
+
+
+def test_make_export_of_nano_flow(tmp_path):
+    _, line = EXPORTS
+    result = make(*shlex.split(line)[1:], f"OUT={tmp_path / 'out'}")
+    assert result.returncode == 0, result.stderr
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["family"] == "janus-flow" and manifest["precision"] == "int8"
+    result = make("export", "MODEL=nano/janus-nano", f"OUT={tmp_path / 'other'}", "VAE=nano/nano-flow/vae")
+    assert result.returncode == 2 and "leave --vae out" in result.stderr
 
 
 def test_make_setup_for_a_gpu():
