@@ -52,9 +52,10 @@ class PictureFolder:
         info = PngInfo()
         drawn_by = dataclasses.asdict(picture.sampler) if picture.sampler else {"steps": picture.steps}
         drawn_from = {"image_sha256": picture.image_sha256, "image_weight": picture.image_weight}
-        settings = {"cfg_weight": picture.cfg_weight, **drawn_by, **{key: value for key, value in drawn_from.items() if value is not None}}
+        settings = {"cfg_weight": picture.cfg_weight, **drawn_by, **drawn_from}
         for key, value in {"prompt": picture.prompt, "seed": picture.seed, **settings, **self._made_by}.items():
-            info.add_itxt(key, str(value))
+            if value is not None:
+                info.add_itxt(key, str(value))
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f".{name}-{os.getpid()}.part"
         try:

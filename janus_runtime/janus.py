@@ -124,15 +124,16 @@ class Janus:
 
     def _image_weight(self, asked: float | None, given: bool) -> float | None:
         """None where nothing is weighed: without a picture, and by JanusFlow, which only sees it."""
-        if asked is not None:
-            if not given:
-                raise ValueError("image_weight is how much a picture counts, and there is none; give image too, or leave it out")
-            if self.manifest.flow:
-                raise ValueError("this model only sees a picture and has no ids of it to weigh that against; leave image_weight out")
-            if not 0 <= asked <= MAX_CFG_WEIGHT:
-                raise ValueError(f"image_weight is {asked}; expected 0 to {MAX_CFG_WEIGHT:g}")
-        weighs = given and not self.manifest.flow
-        return (IMAGE_WEIGHT if asked is None else asked) if weighs else None
+        flow = self.manifest.flow is not None
+        if asked is None:
+            return IMAGE_WEIGHT if given and not flow else None
+        if not given:
+            raise ValueError("image_weight is how much a picture counts, and there is none; give image too, or leave it out")
+        if flow:
+            raise ValueError("this model only sees a picture and has no ids of it to weigh that against; leave image_weight out")
+        if not 0 <= asked <= MAX_CFG_WEIGHT:
+            raise ValueError(f"image_weight is {asked}; expected 0 to {MAX_CFG_WEIGHT:g}")
+        return asked
 
     def describe(
         self,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
 
@@ -62,6 +63,10 @@ class Request:
     pixels: Floats | None = None
     """[3, size, size] of a picture that the prompts speak of."""
     image_weight: float | None = None
+
+    @cached_property
+    def image_sha256(self) -> str | None:
+        return None if self.pixels is None else hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class ImageGenerator:
     def _finish(self, request: Request, job: Job, drawn: NDArray[Any], num_steps: int, timings: dict[str, float]) -> GeneratedImage:
         start = time.perf_counter()
         image = postprocess(self.drawing.decode(drawn))
+        decode = (time.perf_counter() - start) * 1e3
         return GeneratedImage(
             image=image,
             image_ids=drawn if request.sampler else None,
@@ -144,9 +150,9 @@ class ImageGenerator:
             cfg_weight=request.cfg_weight,
             sampler=request.sampler,
             steps=num_steps,
-            image_sha256=None if request.pixels is None else hashlib.sha256(request.pixels.tobytes()).hexdigest(),
+            image_sha256=request.image_sha256,
             image_weight=request.image_weight,
-            timings={**timings, "decode": (time.perf_counter() - start) * 1e3},
+            timings={**timings, "decode": decode},
         )
 
 
