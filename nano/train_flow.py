@@ -27,7 +27,7 @@ from .train_tower import ANSWERS, patch_labels, patch_loss
 from .train_vae import to_latents
 from .train_vq import pixels
 
-STEPS = 22500
+STEPS = 36000
 # Threads that learn from a lesson each: small operations run one after another on one core, twice as many on two.
 LEARNERS = 2
 DRAWINGS = 20  # in a lesson

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from bench.nano_quality import drawing_outcomes, losses, main, scores
+from bench.nano_quality import SEED, ask, draw, drawing_outcomes, losses, main, scores
 from janus_runtime.bundle import NANO
 from nano.language import caption
 from nano.scenes import Scene, Thing, render, sample
@@ -80,7 +82,32 @@ def test_the_command_scores_a_bundle(run):
     assert {"colour", "shape", "position", "answers"} <= set(report)
     assert min(report["colour"], report["shape"], report["answers"]) >= 0.8
     assert all(row["loss"] == 0 for row in report["losses"].values())
-    assert report["draws"] == 24 and report["backend"] == "cpu"
+    assert report["draws"] == 24 and report["backend"] == "cpu" and report["seed"] == SEED
+
+
+def test_another_seed_is_another_sample_of_prompts_questions_and_noise():
+    class Recorder:
+        """Stands where a bundle is scored, and shows nothing but white: what is scored is not of interest here."""
+
+        def __init__(self):
+            self.asked = []
+
+        def generate(self, prompts, *, seed, cfg_weight, batch_size):
+            self.asked += [*prompts, seed]
+            return [SimpleNamespace(image=Image.new("RGB", (64, 64), "white")) for _ in prompts]
+
+        def describe(self, image, question, *, max_tokens):
+            self.asked += [image.tobytes(), question]
+            return iter([""])
+
+    def asked(**seed):
+        recorder = Recorder()
+        draw(recorder, 12, None, lambda text: None, **seed)
+        ask(recorder, 4, lambda text: None, **seed)
+        return recorder.asked
+
+    assert asked() == asked(seed=SEED)
+    assert not set(map(str, asked())) & set(map(str, asked(seed=1)))
 
 
 def test_a_model_that_cannot_draw_fails_the_check(run, tiny):
