@@ -71,7 +71,7 @@ nano: $(STAMP) ## train janus-nano again from nothing and export it
 nano-bundle: $(STAMP) ## export janus-nano's checkpoint again, after a change to the exporter
 	$(BIN)/janus-export checkpoint nano/janus-nano --out $(NANO) --precision fp32 --force
 
-# About two hours and a half on two cores.
+# About four hours on two cores.
 nano-flow: $(STAMP) ## train nano-flow again from nothing
 	$(BIN)/python -m nano --flow --out nano/nano-flow --work build/nano-flow
 	rm -rf build/nano-flow
