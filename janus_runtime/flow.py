@@ -25,6 +25,11 @@ Prefix = dict[str, NDArray[Any]]
 Seen = Sequence[NDArray[Any]]
 
 
+# A step rounds by the length that its prompts are padded to, not by who shares its batch: so each prompt is padded to the next
+# multiple, and only prompts of one padded length are drawn together. Most prompts fit in one.
+_PADDING = 64
+
+
 class FlowDrawing:
     """See `text_to_image.Drawing`. The prompt goes through the decoder once, with the first step; the other steps see its cache."""
 
@@ -40,6 +45,14 @@ class FlowDrawing:
 
     def num_steps(self, request: "Request") -> int:
         return request.steps or self.flow.steps
+
+    def batch_key(self, ids: Ids) -> int:
+        return self._padded_length(len(ids))
+
+    def _padded_length(self, length: int) -> int:
+        """The next multiple of `_PADDING`, as far as the model has positions: the time and the picture come after the prompt."""
+        limit = self.engines.manifest.language_model.max_length - self.engines.manifest.image_output.num_tokens - 1
+        return min(-(-length // _PADDING) * _PADDING, limit)
 
     def see(self, pixels: Floats) -> list[NDArray[Any]]:
         return [self.engines.encode_image(pixels)]
@@ -66,7 +79,7 @@ class FlowDrawing:
         """Embedded prompts [T, D] of n pictures -> what the first step takes of them: two rows each, the unconditional one BOS alone."""
         lengths = np.array([len(prompt) for prompt in prompts], np.int32)
         spec = self.engines["flow_step"].spec.inputs["prefix_embeds"]
-        embeds = np.zeros((len(prompts), 2, lengths.max(), int(spec.shape[-1])), spec.dtype)
+        embeds = np.zeros((len(prompts), 2, self._padded_length(int(lengths.max())), int(spec.shape[-1])), spec.dtype)
         mask = np.full(embeds.shape[:3], MASKED, spec.dtype)
         for index, prompt in enumerate(prompts):
             for row, tokens in ((0, prompt), (1, prompt[:1])):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,6 +85,9 @@ class Drawing(Protocol):
 
     def num_steps(self, request: Request) -> int: ...
 
+    def batch_key(self, ids: Ids) -> int:
+        """Only prompts with equal keys are drawn in one batch, so that company changes no bit of a picture."""
+
     def see(self, pixels: Floats) -> Seen:
         """What goes into prompts of a picture that they speak of, [tokens, D] each."""
 
@@ -110,17 +113,16 @@ class ImageGenerator:
         `on_step(step, total)` counts steps over all batches. Raises PromptError, NumericalError, Cancelled.
         """
         ids = [self.prompter.image(prompt, request.pixels is not None) for prompt in request.prompts]
-        jobs = (Job(p, request.seed + i) for p in range(len(ids)) for i in range(request.n))
-        num_batches, num_steps = -(-len(ids) * request.n // request.batch_size), self.drawing.num_steps(request)
-        total = num_batches * num_steps
+        batches = list(self._batches(ids, request))
+        num_steps = self.drawing.num_steps(request)
+        total = len(batches) * num_steps
         before = {"load": self.drawing.prepare(request.pixels is not None)}
         seen: Seen = ()
         if request.pixels is not None:
             start = time.perf_counter()
             seen = self.drawing.see(request.pixels)
             before["encode"] = (time.perf_counter() - start) * 1e3
-        for index in range(num_batches):
-            batch = list(islice(jobs, request.batch_size))
+        for index, batch in enumerate(batches):
             start = time.perf_counter()
             steps: list[Any] = []
             for drawn in self.drawing.stream(batch, ids, request, seen):
@@ -136,6 +138,13 @@ class ImageGenerator:
             timings["step"] = timings["steps"] / max(num_steps - 1, 1)
             for job, row in zip(batch, self.drawing.collect(steps), strict=True):
                 yield self._finish(request, job, row, num_steps, timings)
+
+    def _batches(self, ids: Sequence[Ids], request: Request) -> Iterator[list[Job]]:
+        """The pictures in order, cut where a batch is full or the next prompt must not join it."""
+        for _, prompts in groupby(range(len(ids)), lambda prompt: self.drawing.batch_key(ids[prompt])):
+            jobs = (Job(prompt, request.seed + i) for prompt in prompts for i in range(request.n))
+            while batch := list(islice(jobs, request.batch_size)):
+                yield batch
 
     def _finish(self, request: Request, job: Job, drawn: NDArray[Any], num_steps: int, timings: dict[str, float]) -> GeneratedImage:
         start = time.perf_counter()
@@ -169,6 +178,9 @@ class IdDrawing:
 
     def num_steps(self, request: Request) -> int:
         return self._num_tokens
+
+    def batch_key(self, ids: Ids) -> int:
+        return 0  # Attention ends at each row's own length: prompts of any lengths share a batch.
 
     def see(self, pixels: Floats) -> Seen:
         """As it is seen, and as the ids that would draw it."""

@@ -43,7 +43,28 @@ def test_a_picture(flow):
         assert {"load", "prefill", "steps", "step", "decode"} <= picture.timings.keys()
         assert picture.cfg_weight == 2.0 and picture.steps == 4
     (again,) = flow.generate("a cat", seed=6, steps=4)
-    assert np.abs(again.latents - pictures[1].latents).max() < 1e-4
+    assert np.array_equal(again.latents, pictures[1].latents)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_company_changes_no_bit_of_a_picture(bundles, precision):
+    """Shorter and longer prompts, within one padded length and beyond it, in batches of several sizes."""
+    texts = ["a cat", "two large dogs left of a tree", "a cat on a mat " * 12]
+    with janus_runtime.load(bundles("tiny-flow", precision), backend="cpu") as opened:
+        lengths = [len(opened._prompter.image(text)) for text in texts]
+        assert lengths[0] < lengths[1] <= 64 < lengths[2]
+        alone = {(text, seed): opened.generate(text, seed=seed, steps=3)[0] for text in texts for seed in range(3)}
+        for order in (texts, texts[::-1], [texts[0], texts[2], texts[1]]):
+            for batch_size in (1, 2, 4, 8):
+                for picture in opened.generate(order, n=3, steps=3, batch_size=batch_size):
+                    own = alone[picture.prompt, picture.seed]
+                    assert np.array_equal(picture.latents, own.latents) and picture.image.tobytes() == own.image.tobytes()
+
+
+def test_a_prompt_is_padded_as_far_as_there_are_positions(flow):
+    """The longest prompt is no multiple of the padding."""
+    drawing = FlowDrawing(flow._engines)
+    assert [drawing.batch_key(np.zeros(length, np.int32)) for length in (5, 64, 65, 1007)] == [64, 64, 128, 1007]
 
 
 def test_the_models_own_number_of_steps(flow):
