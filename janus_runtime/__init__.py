@@ -1,6 +1,10 @@
 """Run DeepSeek Janus bundles without torch: draw pictures from text, answer questions about pictures."""
 
+import os
 from typing import TYPE_CHECKING
+
+# ONNX Runtime reads this when it is imported: without it, it writes a device id under HOME and looks up its maker's host.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from .image_to_text import Answer, Chat
