@@ -57,9 +57,9 @@ class Engines:
             self[name]
         return (time.perf_counter() - start) * 1e3
 
-    def session(self, kind: Kind, rows: int, max_length: int) -> Session | DeviceSession:
+    def session(self, kind: Kind, rows: int, max_length: int, grows: bool = False) -> Session | DeviceSession:
         """See `Backend.session`."""
-        return self.backend.session(self, kind, rows, max_length)
+        return self.backend.session(self, kind, rows, max_length, grows)
 
     def embed_text(self, ids: Ids) -> NDArray[Any]:
         """Text ids [T] -> embeddings [T, D]."""

@@ -6,6 +6,7 @@ Letters: k pictures, T new prompt ids, D hidden size.
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,26 +20,48 @@ from .prompt import Ids, Prompter, splice
 from .sampling import Sampler
 
 
-class Answer:
-    """Iterate for pieces of text as they come; `text`, `text_ids` and `timings` (ms) grow with them.
+@dataclass(eq=False)
+class _Turn:
+    """What was said in one turn. The conversation keeps the last one; it knows nothing of the `Answer` that shows it."""
 
-    `stop` is "eos" or "length" at the end. Leaving the loop early is fine: what was said so far is what was said.
+    begin: int
+    """Length of the cache where the answer begins."""
+    timings: dict[str, float]
+    text_ids: list[int] = field(default_factory=list)
+    stop: str | None = None
+
+
+class Answer:
+    """Iterate for chunks of text as they come; `text`, `text_ids` and `timings` (ms) grow with them.
+
+    `stop` is "eos" or "length" at the end. Leaving the loop early is fine: what was said so far is what was said. An answer
+    that is dropped frees its cache at once, unless its conversation is still in use.
     """
 
-    def __init__(self, timings: dict[str, float]) -> None:
-        self.pieces: Iterator[str] = iter(())
+    def __init__(self, turn: _Turn, chunks: Iterator[str]) -> None:
         self.text = ""
-        self.text_ids: list[int] = []
-        self.stop: str | None = None
-        self.timings = timings
+        self._turn = turn
+        self._chunks = chunks
+
+    @property
+    def text_ids(self) -> list[int]:
+        return self._turn.text_ids
+
+    @property
+    def stop(self) -> str | None:
+        return self._turn.stop
+
+    @property
+    def timings(self) -> dict[str, float]:
+        return self._turn.timings
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        piece = next(self.pieces)
-        self.text += piece
-        return piece
+        chunk = next(self._chunks)
+        self.text += chunk
+        return chunk
 
 
 class Chat:
@@ -48,12 +71,10 @@ class Chat:
         self.engines = engines
         self.prompter = prompter
         self._load_ms = engines.prepare("text")
-        self._session = engines.session("text", rows=1, max_length=max_length)
-        self._last: Answer | None = None
+        self._session = engines.session("text", rows=1, max_length=max_length, grows=True)
+        self._last: _Turn | None = None
         # A backend may hold less than was asked for.
         self._longer = "" if self._session.max_length == max_length else "; build longer plans with 'janus-export engines DIR --lengths …'"
-        # Length of the cache where the last answer begins.
-        self._begin = 0
 
     @property
     def max_length(self) -> int:
@@ -101,12 +122,10 @@ class Chat:
         encoded = time.perf_counter()
         logits = self._session.prefill([embeds])
         timings |= {"encode": (encoded - start) * 1e3, "prefill": (time.perf_counter() - encoded) * 1e3, "steps": 0.0}
-        answer = self._last = Answer(timings)
-        self._begin = self.length
+        turn = self._last = _Turn(self.length, timings)
         limit = min(max_tokens, room)
         drawn = self._session.draw(logits, limit, sampler or Sampler(temperature=0), noise)
-        answer.pieces = self.prompter.decode_stream(self._take(drawn, limit, answer, cancel))
-        return answer
+        return Answer(turn, self.prompter.decode_stream(self._take(drawn, limit, turn, cancel)))
 
     def _embed(self, ids: Ids, pictures: list[NDArray[np.float32]], cancel: threading.Event | None) -> NDArray[Any]:
         """Ids [T] and the pixels of their pictures -> embeddings [T, D]. Pictures one at a time: activations are large."""
@@ -124,25 +143,25 @@ class Chat:
         """Ids that belong to the conversation but are not in the cache: the last one drawn, and the end of the turn."""
         if self._last is None:
             return np.zeros(0, np.int32)
-        in_cache = self.length - self._begin
+        in_cache = self.length - self._last.begin
         return np.array([*self._last.text_ids[in_cache:], self.prompter.tokens.eos.id], np.int32)
 
-    def _take(self, drawn: Iterator[Ids], limit: int, answer: Answer, cancel: threading.Event | None) -> Iterator[int]:
-        """Yields drawn ids up to the end token, which is not yielded, or `limit`, and keeps them in `answer`."""
+    def _take(self, drawn: Iterator[Ids], limit: int, turn: _Turn, cancel: threading.Event | None) -> Iterator[int]:
+        """Yields drawn ids up to the end token, which is not yielded, or `limit`, and keeps them in `turn`."""
         start = time.perf_counter()
-        while len(answer.text_ids) < limit:
-            if answer is not self._last:
+        while len(turn.text_ids) < limit:
+            if turn is not self._last:
                 raise JanusError("this answer ended when the next turn began; read it before you go on")
-            _check(cancel, len(answer.text_ids))
+            _check(cancel, len(turn.text_ids))
             token = int(next(drawn)[0])
             if token == self.prompter.tokens.eos.id:
-                answer.stop = "eos"
+                turn.stop = "eos"
                 break
-            answer.text_ids.append(token)
-            answer.timings["steps"] = (time.perf_counter() - start) * 1e3
+            turn.text_ids.append(token)
+            turn.timings["steps"] = (time.perf_counter() - start) * 1e3
             yield token
         else:
-            answer.stop = "length"
+            turn.stop = "length"
 
 
 def _check(cancel: threading.Event | None, num_tokens: int) -> None:

@@ -26,29 +26,38 @@ class Session:
     """Keys and values of `rows` sequences, each with a length of its own.
 
     A slot is free (length 0) or holds a sequence. Slots can be filled and freed while others go on:
-    a step runs all rows, and what it computes for a free one is dropped. The cache is allocated once,
-    [R, heads, M, head size] a layer, and bound as input and output of every call: it is never copied.
+    a step runs all rows, and what it computes for a free one is dropped. The cache, [R, heads, capacity, head size]
+    a layer, is bound as input and output of every call: a call never copies it. Its `capacity` is `max_length` from the
+    start, or, if it `grows`, what the longest row holds and half as much again.
     """
 
-    def __init__(self, language_model: HostEngine, embed: Engine, head: Engine, sizes: LanguageModel, rows: int, max_length: int) -> None:
+    def __init__(
+        self, language_model: HostEngine, embed: Engine, head: Engine, sizes: LanguageModel, rows: int, max_length: int, grows: bool = False
+    ) -> None:
         self.language_model = language_model
         self.embed = embed
         self.head = head
         self.max_length = max_length
         self.lengths = np.zeros(rows, np.int32)
-        shape = (rows, sizes.num_heads, max_length, sizes.head_size)
-        dtype = language_model.spec.inputs["past_key_0"].dtype
-        # Zeroed pages are handed out by the system only when first written: a long cache costs what it holds.
-        self._cache = {f"{part}_{layer}": np.zeros(shape, dtype) for layer in range(sizes.num_layers) for part in ("key", "value")}
+        self._cache_dtype = np.dtype(language_model.spec.inputs["past_key_0"].dtype)
+        empty = np.zeros((rows, sizes.num_heads, 0, sizes.head_size), self._cache_dtype)
+        self._cache = {f"{part}_{layer}": empty for layer in range(sizes.num_layers) for part in ("key", "value")}
         # Steps run all rows over all of the cache; tied once, its many tensors cost no time in a step.
-        self._all_rows = self._tie(slice(0, rows))
-        self._piece = _PIECE if dtype == "int8" else max_length
+        self._all_rows: Binding | None = None
+        if not grows:
+            self._allocate(max_length)
+        self._piece = _PIECE if self._cache_dtype == np.int8 else max_length
         self._dtype = np.dtype(language_model.spec.inputs["embeds"].dtype)
         self._ids_name = next(iter(embed.spec.inputs))
 
     @property
     def rows(self) -> int:
         return len(self.lengths)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens a row that the cache has room for now."""
+        return int(self._cache["key_0"].shape[2])
 
     def prefill(self, embeds: Sequence[Embeds], slot: int = 0) -> Floats:
         """Sequences of embeddings [T, D] into slots `slot`, `slot` + 1, … -> logits [k, V] after each one's last token.
@@ -134,6 +143,7 @@ class Session:
     def _fill_one(self, row: Embeds, slot: int) -> Embeds:
         """A sequence [T, D], piece by piece -> hidden [1, D] of its last token. Lengths stay: a piece that fails undoes all."""
         before = self.lengths[slot]
+        self._make_room(int(before) + len(row))
         try:
             for start in range(0, len(row), self._piece):
                 piece = row[None, start : start + self._piece].astype(self._dtype, copy=False)
@@ -148,8 +158,8 @@ class Session:
         rows, tokens, _ = embeds.shape
         slots = slice(slot, slot + rows)
         lengths = self.lengths[slots] + counts
-        assert lengths.max() <= self.max_length, f"{lengths.max()} tokens in a cache of {self.max_length}"
-        tied = self._all_rows if rows == self.rows else self._tie(slots)
+        self._make_room(int(lengths.max()))
+        tied = self._all_rows if self._all_rows and rows == self.rows else self._tie(slots)
         inputs = {
             "embeds": embeds,
             "last_row": np.arange(rows, dtype=np.int32) * np.int32(tokens) + counts - 1,
@@ -157,6 +167,24 @@ class Session:
             "total_sequence_length": np.array(lengths.max(), np.int32),
         }
         return tied.run(inputs)["hidden"]
+
+    def _make_room(self, length: int) -> None:
+        """Grows the cache where it is shorter than `length`."""
+        assert length <= self.max_length, f"{length} tokens in a cache of {self.max_length}"
+        if length > self.capacity:
+            self._allocate(min(length + length // 2, self.max_length))
+
+    def _allocate(self, capacity: int) -> None:
+        """Moves the cache to longer arrays, one tensor at a time. Out of memory, it stays as it was: raises MemoryError."""
+        rows, heads, _, head_size = self._cache["key_0"].shape
+        # The system hands out zeroed pages when they are first written, so all of them together cost nothing yet.
+        longer = {name: np.zeros((rows, heads, capacity, head_size), self._cache_dtype) for name in self._cache}
+        self._all_rows = None  # It holds the old arrays.
+        held = self.lengths.max()
+        for name, tensor in longer.items():
+            tensor[:, :, :held] = self._cache[name][:, :, :held]
+            self._cache[name] = tensor
+        self._all_rows = self._tie(slice(0, rows))
 
     def _tie(self, slots: slice) -> Binding:
         """The decoder over the cache of these slots, read and written in place."""

@@ -59,8 +59,10 @@ class Backend(Protocol):
     def session_graphs(self, kind: Kind) -> tuple[str, ...]:
         """The graphs beside the language model that a session needs from the start."""
 
-    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int) -> "Session | DeviceSession":
+    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int, grows: bool) -> "Session | DeviceSession":
         """A fresh session that embeds and predicts text ids or image ids, of `rows` or more; its `max_length` may be less.
+
+        `grows`: its length is not known before, so memory should follow what it holds.
 
         Raises BackendError where there is no room for it.
         """

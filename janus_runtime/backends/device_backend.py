@@ -56,7 +56,8 @@ class DeviceBackend:
     def session_graphs(self, kind: Kind) -> tuple[str, ...]:
         return f"{kind}_embed", f"{kind}_head", f"{kind}_draw"
 
-    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int) -> DeviceSession:
+    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int, grows: bool) -> DeviceSession:
+        """Always grows, through the lengths of its steps."""
         embed, head, draw, language_model = (*map(engines.__getitem__, self.session_graphs(kind)), engines.language_model)
         parts: list[Any] = [embed, language_model, head, draw]
         return DeviceSession(self.steps, LoopEngines(*parts), self._loops, rows, max_length)

@@ -46,11 +46,11 @@ class OrtCpu:
     def session_graphs(self, kind: Kind) -> tuple[str, ...]:
         return f"{kind}_embed", f"{kind}_head"
 
-    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int) -> Session:
+    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int, grows: bool) -> Session:
         embed, head = (engines[name] for name in self.session_graphs(kind))
         language_model = engines.language_model
         assert isinstance(language_model, OrtEngine)
-        return Session(language_model, embed, head, engines.manifest.language_model, rows, max_length)
+        return Session(language_model, embed, head, engines.manifest.language_model, rows, max_length, grows)
 
     def advice(self, bundle: Bundle) -> str | None:
         if bundle.manifest.precision == "fp16":

@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -30,6 +32,40 @@ def test_greedy_is_repeatable_and_sampling_follows_its_seed(janus):
     assert text_ids(janus.describe(RED, max_tokens=8)) == text_ids(janus.describe(RED, max_tokens=8, seed=9))
     drawn = [text_ids(janus.describe(RED, max_tokens=8, temperature=2.0, seed=seed)) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_an_answer_that_is_dropped_frees_its_cache_at_once(janus, monkeypatch):
+    """Without the cycle collector, which comes by now and then."""
+    alive, session = weakref.WeakSet(), janus._engines.session
+
+    def counted(*arguments, **options):
+        opened = session(*arguments, **options)
+        alive.add(opened)
+        return opened
+
+    monkeypatch.setattr(janus._engines, "session", counted)
+    gc.disable()
+    try:
+        for drop in (lambda answer: None, next, list):
+            answer = janus.describe(RED, max_tokens=4)
+            assert len(alive) == 1
+            drop(answer)
+            del answer
+            assert len(alive) == 0, drop
+    finally:
+        gc.enable()
+
+
+def test_a_conversation_costs_what_it_holds(janus):
+    """Its cache grows with it, never to twice of what it holds, and gives the answers of one that had all its room at once."""
+    growing, roomy = janus.chat(), janus.chat()
+    roomy._session._allocate(roomy.max_length)
+    for turn in range(12):
+        images = [RED] if turn == 3 else []
+        texts = [text_ids(chat.say(f"What about {turn}?", images, max_tokens=9)) for chat in (growing, roomy)]
+        assert texts[0] == texts[1]
+        assert growing.length == roomy.length <= growing._session.capacity < 2 * growing.length < growing.max_length
+    assert roomy._session.capacity == roomy.max_length
 
 
 def test_every_picture_counts_and_so_does_their_order(janus):

@@ -16,9 +16,9 @@ SIZES = LanguageModel(1, 1, 1, 1, 8, 64)
 GREEDY = Sampler(temperature=0)
 
 
-def session(rows=4, max_length=20, engines=None):
+def session(rows=4, max_length=20, engines=None, grows=False):
     engines = engines or counting_model()
-    return Session(engines["language_model"], engines["embed"], engines["head"], SIZES, rows, max_length)
+    return Session(engines["language_model"], engines["embed"], engines["head"], SIZES, rows, max_length, grows)
 
 
 def row(*ids):
@@ -119,6 +119,30 @@ def test_the_cache_is_the_same_memory_in_every_call():
     for _ in range(3):
         opened.step(np.array([1, 1], np.int32))
     assert len(seen) == 1
+
+
+def test_a_cache_that_grows_keeps_what_it_holds():
+    opened = session(rows=2, max_length=12, grows=True)
+    assert opened.capacity == 0
+    opened.prefill([row(1, 2), row(3)])
+    assert opened.capacity == 3
+    for count, capacity in ((3, 3), (4, 6), (5, 6), (6, 6), (7, 10), (8, 10), (9, 10), (10, 10), (11, 12), (12, 12)):
+        logits = opened.step(np.array([1, 1], np.int32))
+        assert opened.lengths.tolist() == [count, count - 1] and opened.capacity == capacity
+        assert logits.argmax(-1).tolist() == [(count + 1) % 8, (count + 1) % 8]
+    assert session(max_length=12).capacity == 12
+
+
+def test_a_cache_that_cannot_grow_stays_as_it_was(monkeypatch):
+    opened = session(rows=1, grows=True)
+    opened.prefill([row(1, 2)])
+    with monkeypatch.context() as patch:
+        patch.setattr("janus_runtime.session.np.zeros", lambda *shape: (_ for _ in ()).throw(MemoryError("no room")))
+        opened.step(np.array([1], np.int32))
+        with pytest.raises(MemoryError):
+            opened.step(np.array([1], np.int32))
+    assert opened.lengths.tolist() == [3]
+    assert opened.step(np.array([1], np.int32)).argmax(-1).tolist() == [5]
 
 
 def test_draw_feeds_each_pair_its_own_id():
