@@ -1,5 +1,6 @@
 """The engines of one bundle on one backend: opened when first used, closed together."""
 
+import os
 import threading
 import time
 from typing import Any
@@ -24,6 +25,7 @@ class Engines:
         self.backend = backend
         self._open: dict[str, Engine] = {}
         self._closed = False
+        self._pid = os.getpid()
         self._lock = threading.Lock()
 
     @property
@@ -31,12 +33,19 @@ class Engines:
         return self.bundle.manifest
 
     def __getitem__(self, name: str) -> Engine:
+        if self._is_forked:
+            raise JanusError("this model was loaded before the process was forked; load it in the process that uses it")
         with self._lock:
             if self._closed:
                 raise JanusError("this model is closed; load it again")
             if name not in self._open:
                 self._open[name] = self.backend.load(self.bundle, name)
             return self._open[name]
+
+    @property
+    def _is_forked(self) -> bool:
+        """A fork copies the memory of a backend but not its threads: whatever waits for them, or for our lock, never ends."""
+        return os.getpid() != self._pid
 
     @property
     def language_model(self) -> Engine:
@@ -73,7 +82,9 @@ class Engines:
         return features
 
     def close(self) -> None:
-        """Closes everything, whatever fails meanwhile, and then raises the first error."""
+        """Closes everything, whatever fails meanwhile, and then raises the first error. In a forked process it does nothing."""
+        if self._is_forked:
+            return
         with self._lock:
             self._closed = True
             closing: list[Backend | Engine] = [self.backend, *self._open.values()]

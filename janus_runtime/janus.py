@@ -209,4 +209,6 @@ def load(path: str | Path = NANO, backend: BackendName = "auto") -> Janus:
     opened = open_backend(backend, bundle)
     if advice := opened.advice(bundle):
         _log.warning(advice)
-    return Janus(Engines(bundle, opened), Prompter(bundle.manifest, bundle.path / TOKENIZER))
+    with bundle.unchanged(TOKENIZER):
+        prompter = Prompter(bundle.manifest, bundle.path / TOKENIZER)
+    return Janus(Engines(bundle, opened), prompter)

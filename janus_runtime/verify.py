@@ -42,11 +42,12 @@ _USED = {"language_model": {"embeds", "lengths", "steps", "hidden"}, "flow_step"
 def verify_goldens(engines: Engines) -> Iterator[Check]:
     """Runs every graph of the bundle on its golden inputs. Raises BundleError if a golden is missing."""
     precision = engines.manifest.precision
-    try:
-        with np.load(engines.bundle.path / GOLDENS, allow_pickle=False) as file:
-            goldens = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise BundleError(f"{engines.bundle.path / GOLDENS} cannot be read: {error}; export the bundle again") from None
+    with engines.bundle.unchanged(GOLDENS):
+        try:
+            with np.load(engines.bundle.path / GOLDENS, allow_pickle=False) as file:
+                goldens = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise BundleError(f"{engines.bundle.path / GOLDENS} cannot be read: {error}; export the bundle again") from None
     for name in engines.manifest.graphs:
         kind = name.split(".")[0]
         if kind == "language_model" and name != engines.language_model.name:

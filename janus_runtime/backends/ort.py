@@ -1,5 +1,7 @@
 """ONNX Runtime. Memory is NumPy's; every tensor is bound by address, so nothing is copied on the way."""
 
+import ctypes
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -8,7 +10,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BackendError, BundleError, first_line
-from ..manifest import Graph, TensorSpec
+from ..manifest import WEIGHTS, Graph, TensorSpec
 from ..session import Session
 from .base import Array, Kind, check_names, check_tensors
 
@@ -78,10 +80,12 @@ class OrtEngine:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._bindings: WeakSet[OrtBinding] = WeakSet()
         path = bundle.path / self.spec.file
-        try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the binding's exception classes share no public base
-            raise BundleError(f"{path} cannot be opened: {first_line(error)}; run 'janus-rt verify'") from None
+        with bundle.unchanged(self.spec.file, WEIGHTS):
+            try:
+                self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # the binding's exception classes share no public base
+                raise BundleError(f"{path} cannot be opened: {first_line(error)}; run 'janus-rt verify'") from None
+        _engines.add(self)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self.bind({}, {}).run(inputs)
@@ -98,6 +102,25 @@ class OrtEngine:
         self._session = None
         for binding in list(self._bindings):
             binding.close()
+
+    def abandon(self) -> None:
+        """Closes without freeing anything: in a forked process nobody is there to answer the destructor, which would wait for ever."""
+        for native in (self._session, *(part for binding in self._bindings for part in (binding._session, binding._binding))):
+            if native is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(native))
+        self.close()
+
+
+_engines: WeakSet[OrtEngine] = WeakSet()
+
+
+def _abandon_engines() -> None:
+    for engine in list(_engines):
+        engine.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_engines)
 
 
 class OrtBinding:
@@ -143,7 +166,7 @@ class OrtBinding:
 
 
 def _closed(engine: str) -> BackendError:
-    return BackendError(f"{engine} is closed; load the bundle again")
+    return BackendError(f"{engine} is closed; load the bundle again, and after a fork in the process that uses it")
 
 
 def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> Array:

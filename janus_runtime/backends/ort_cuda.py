@@ -8,6 +8,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..device_loop import Steps
 from ..errors import BackendError, BundleError, OutOfMemory, first_line, is_out_of_memory
+from ..manifest import WEIGHTS
 from .cuda_device import CudaDevice
 from .cuda_kernels import address
 from .device import DeviceArray
@@ -103,10 +104,11 @@ class OrtCudaEngine(DeviceGraph):
             "arena_extend_strategy": "kSameAsRequested",
         }
         path = bundle.path / self.spec.file
-        try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=[(_PROVIDER, provider)])
-        except Exception as error:  # the binding's exception classes share no public base
-            raise _failed(f"{path} cannot be opened", error, BundleError) from None
+        with bundle.unchanged(self.spec.file, WEIGHTS):
+            try:
+                self._session: Any = ort.InferenceSession(str(path), options, providers=[(_PROVIDER, provider)])
+            except Exception as error:  # the binding's exception classes share no public base
+                raise _failed(f"{path} cannot be opened", error, BundleError) from None
         if self._session.get_providers()[0] != _PROVIDER:
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} could not load its CUDA provider; its CUDA and cuDNN libraries must be on LD_LIBRARY_PATH "

@@ -57,15 +57,19 @@ class TensorRt(DeviceBackend):
         spec = bundle.graph(graph)
         if graph not in self._plans:
             raise BackendError(f"{self._folder} has no plan of {graph}; run 'janus-export engines {bundle.path}' again")
-        path = self._folder / self._plans[graph].file
-        return TensorRtEngine(graph, spec, self._device, self._open(path), self._log)
+        plan = self._plans[graph]
+        with bundle.unchanged():
+            engine = self._open(self._folder / plan.file, plan.bytes)
+        return TensorRtEngine(graph, spec, self._device, engine, self._log)
 
     def advice(self, bundle: Bundle) -> str | None:
         return None
 
-    def _open(self, path: Path) -> Any:
+    def _open(self, path: Path, size: int) -> Any:
         # Mapped, not read: a plan is as large as the weights and is copied to the GPU page by page.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+            if len(plan) != size:
+                raise BackendError(f"{path} has {len(plan)} bytes, expected {size}: built again meanwhile; load the bundle again")
             engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             reason = self._log.last

@@ -3,15 +3,18 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import weakref
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import janus_runtime
 from janus_runtime.bundle import Bundle
-from janus_runtime.errors import BackendError, BundleError, NumericalError
+from janus_runtime.errors import BackendError, BundleError, JanusError, NumericalError
 
 
 @pytest.fixture
@@ -75,6 +78,95 @@ def test_a_link_out_of_the_bundle(copy, tmp_path):
     (copy / "weights.data").symlink_to(outside)
     with pytest.raises(BundleError, match="is a link out of the bundle"):
         janus_runtime.load(copy)
+
+
+def test_a_bundle_in_a_hub_cache(tiny, tmp_path):
+    """`snapshots/<commit>` holds links into `blobs`, where every file goes by its hash."""
+    snapshot, blobs = tmp_path / "models--me--tiny" / "snapshots" / "abc" / "engines", tmp_path / "models--me--tiny" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for index, path in enumerate(sorted(tiny.iterdir())):
+        shutil.copy(path, blobs / str(index))
+        (snapshot / path.name).symlink_to(f"../../../blobs/{index}")
+    with janus_runtime.load(tiny) as plain, janus_runtime.load(snapshot) as linked:
+        assert np.array_equal(linked.generate("a cat")[0].image_ids, plain.generate("a cat")[0].image_ids)
+
+
+def test_a_folder_whose_name_is_no_utf8(tiny, tmp_path):
+    folder = tmp_path / os.fsdecode(b"b\xff")
+    shutil.copytree(tiny, folder)
+    with pytest.raises(JanusError, match=r"b\\udcff' is not valid UTF-8, which ONNX Runtime cannot open; rename the folder"):
+        janus_runtime.load(folder)
+
+
+def test_a_relative_path_is_of_the_folder_at_load(copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with janus_runtime.load("copy") as janus:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        assert len(janus.generate("a cat")) == 1 and janus.bundle_path == copy.resolve()
+
+
+def replace_folder(copy, tiny):
+    shutil.move(copy, copy.with_name("old"))
+    shutil.copytree(tiny, copy)
+
+
+def remove_folder(copy, tiny):
+    shutil.move(copy, copy.with_name("old"))
+
+
+def rewrite_weights(copy, tiny):
+    (copy / "weights.data").write_bytes((tiny / "weights.data").read_bytes())
+
+
+@pytest.mark.parametrize("change", [replace_folder, remove_folder, rewrite_weights])
+def test_what_is_opened_later_is_of_the_same_bundle(copy, tiny, change):
+    """What is open runs on; half of one model and half of another never happens."""
+    with janus_runtime.load(copy) as janus:
+        (before,) = janus.generate("a cat")
+        change(copy, tiny)
+        with pytest.raises(BundleError, match="was replaced or altered while the bundle was open; load it again"):
+            janus.describe(Image.new("RGB", (64, 64)))
+        with pytest.raises(BundleError, match="was replaced or altered"):
+            list(janus.verify_hashes())
+        with pytest.raises(BundleError, match="was replaced or altered"):
+            list(janus.verify_goldens())
+        assert np.array_equal(janus.generate("a cat")[0].image_ids, before.image_ids)
+
+
+FORKED = """
+import os, sys, janus_runtime
+janus = janus_runtime.load(sys.argv[1])
+chat = janus.chat()
+answer = chat.say("hello")
+janus.generate("a cat")
+def in_child(act):
+    pid = os.fork()
+    if not pid:
+        act()
+        sys.exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+def refused(act):
+    try:
+        act()
+    except janus_runtime.JanusError as error:
+        assert "fork" in str(error), error
+    else:
+        os._exit(3)
+in_child(janus.close)
+in_child(lambda: None)
+in_child(lambda: refused(lambda: janus.generate("a cat")))
+in_child(lambda: refused(lambda: list(answer)))
+in_child(lambda: janus_runtime.load(sys.argv[1]).generate("a cat"))
+print(len(list(answer)) > 0, len(janus.generate("a cat")))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_neither_hangs_nor_uses_the_model(tiny):
+    result = subprocess.run([sys.executable, "-c", FORKED, str(tiny)], capture_output=True, text=True, timeout=120)
+    assert result.stdout.split() == ["0", "0", "0", "0", "0", "True", "1"], result.stderr
 
 
 def test_another_format(copy):
