@@ -29,6 +29,7 @@ from janus_runtime.bundle import sha256
 from janus_runtime.errors import JanusError
 from janus_runtime.manifest import WEIGHTS, File, Manifest
 from janus_runtime.reporting import reported
+from janus_runtime.whole_file import open_part, rename_over
 
 if TYPE_CHECKING:
     from janus_export.sizes import JanusConfig
@@ -200,16 +201,18 @@ def fill(folder: Path, processes: int | None = None) -> Path:
         raise JanusError(f"{folder} has no {PLAN}; expected a bundle made by 'python -m bench.seeded_bundle pack'")
     plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
     expected = Manifest.load(folder).files[WEIGHTS]
-    path, part = folder / WEIGHTS, folder / f".{WEIGHTS}.part"
-    write_weights(part, plan, processes)
-    size, digest = part.stat().st_size, sha256(part)
-    if (size, digest) != (expected.bytes, expected.sha256):
-        part.unlink()
-        raise JanusError(
-            f"{path} came out with {size} bytes and sha256 {digest[:12]}…, expected {expected.bytes} and {expected.sha256[:12]}…; "
-            "pack it again"
-        )
-    return part.replace(path)
+    path = folder / WEIGHTS
+    with open_part(path) as file:
+        part = Path(file.name)
+        write_weights(part, plan, processes)
+        size, digest = part.stat().st_size, sha256(part)
+        if (size, digest) != (expected.bytes, expected.sha256):
+            raise JanusError(
+                f"{path} came out with {size} bytes and sha256 {digest[:12]}…, expected {expected.bytes} and {expected.sha256[:12]}…; "
+                "pack it again"
+            )
+        rename_over(file, path)
+    return path
 
 
 @click.group()

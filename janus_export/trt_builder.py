@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from janus_runtime.errors import BackendError, JanusError, first_line
 from janus_runtime.manifest import Graph, TensorSpec
+from janus_runtime.whole_file import open_part, rename_over
 
 # Shape letter -> its least, its usual and its largest size.
 Profile = Mapping[str, tuple[int, int, int]]
@@ -100,9 +101,9 @@ class Builder:
         with plan.open("wb") as file:
             file.write(memory)
         if cache is not None:
-            part = timings.with_name(f".{timings.name}.part")
-            part.write_bytes(cache.serialize())
-            part.replace(timings)
+            with open_part(timings) as file:
+                file.write(cache.serialize())
+                rename_over(file, timings)
         if self._here:
             engine = trt.Runtime(self._log).deserialize_cuda_engine(memory)
             if engine is None:

@@ -17,6 +17,7 @@ from transformers import JanusForConditionalGeneration
 
 from bench.flow_layout import flow_config
 from bench.janus_flow import JanusFlow
+from janus_export.aside import aside
 from janus_export.sizes import JanusConfig
 from janus_runtime.errors import JanusError
 from janus_runtime.reporting import reported
@@ -140,20 +141,16 @@ def save_flow(model: JanusFlow, config: JanusConfig, vae: AutoencoderKL, text: P
 @contextmanager
 def checkpoint(text: Path, out: Path) -> Iterator[Path]:
     """A folder for fp16 weights and config, which gets preprocessing, tokenizer and licence. `out` is whole or absent."""
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    yield part
-    for path in text.iterdir():
-        shutil.copyfile(path, part / path.name)
-    (part / "preprocessor_config.json").write_text(json.dumps({
-        "background_color": [127, 127, 127], "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
-        "image_size": SIDE, "min_size": 14, "rescale_factor": 1 / 255,
-    }, indent=1))  # fmt: skip
-    (part / "tokenizer_config.json").write_text(json.dumps({"model_max_length": MAX_LENGTH}))
-    shutil.copyfile(LICENCE, part / "LICENSE")
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+    with aside(out, "training") as part:
+        yield part
+        for path in text.iterdir():
+            shutil.copyfile(path, part / path.name)
+        (part / "preprocessor_config.json").write_text(json.dumps({
+            "background_color": [127, 127, 127], "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+            "image_size": SIDE, "min_size": 14, "rescale_factor": 1 / 255,
+        }, indent=1))  # fmt: skip
+        (part / "tokenizer_config.json").write_text(json.dumps({"model_max_length": MAX_LENGTH}))
+        shutil.copyfile(LICENCE, part / "LICENSE")
 
 
 if __name__ == "__main__":

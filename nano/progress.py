@@ -1,7 +1,6 @@
 """A stage of training: seeded, resumable, and telling how far it is."""
 
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from janus_runtime.errors import JanusError, first_line
+from janus_runtime.whole_file import open_part, rename_over
 
 SAVE_EVERY = 60  # seconds
 TELL_EVERY = 10  # seconds
@@ -73,9 +73,9 @@ class Stage:
             if now - saved >= SAVE_EVERY or last:
                 saved = now
                 state = {name: part.state_dict() for name, part in parts.items()}
-                aside = self.path.with_suffix(".part")
-                torch.save({**state, "step": step + 1, "done": last}, aside)
-                os.replace(aside, self.path)
+                with open_part(self.path) as file:
+                    torch.save({**state, "step": step + 1, "done": last}, file)
+                    rename_over(file, self.path)
 
     def report(self, **figures: float) -> None:
         """What the next line of progress says: each figure's recent average."""
