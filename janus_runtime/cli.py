@@ -137,7 +137,10 @@ def generate(
             click.echo(path)
 
     with progress("drawing", quiet) as on_step:
-        pictures = janus.generate(prompts, n, on_step=on_step, on_image=save, **settings)
+        pictures = []
+        for picture in janus.stream(prompts, n, on_step=on_step, **settings):
+            save(picture)
+            pictures.append(picture)
     if not quiet:
         seconds, step = time.perf_counter() - began, pictures[-1].timings["step"]
         click.echo(f"{len(pictures)} picture{'s' * (len(pictures) > 1)} in {seconds:.1f} s, {step:.1f} ms a step", err=True)

@@ -1,11 +1,14 @@
 """`load()` and `Janus`: a bundle on a backend, ready to draw and to answer."""
 
+import functools
+import inspect
 import logging
 import operator
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import ParamSpec
 
 from .backends import BackendName, open_backend
 from .bundle import NANO, Bundle
@@ -23,6 +26,22 @@ from .text_to_image import GeneratedImage, ImageGenerator, OnStep, Request
 from .verify import Check, verify_goldens
 
 _log = logging.getLogger("janus_runtime")
+
+P = ParamSpec("P")
+
+
+def _collect(stream: Callable[P, Iterator[GeneratedImage]]) -> Callable[P, list[GeneratedImage]]:
+    """`stream` as a method that returns all pictures at once."""
+
+    @functools.wraps(stream)
+    def generate(*arguments: P.args, **settings: P.kwargs) -> list[GeneratedImage]:
+        return list(stream(*arguments, **settings))
+
+    generate.__name__, generate.__qualname__ = "generate", "Janus.generate"
+    generate.__doc__ = "Draws `n` pictures of each prompt and returns all of them, in order. Takes what `stream` takes; see there."
+    returned = inspect.signature(stream).replace(return_annotation=list[GeneratedImage])
+    generate.__signature__ = returned  # type: ignore[attr-defined]
+    return generate
 
 
 class Janus:
@@ -54,7 +73,7 @@ class Janus:
         """Which TensorRT plans the bundle holds, as `<gpu>-<version>`; each runs on that GPU with that version only."""
         return built_for(self.bundle_path)
 
-    def generate(
+    def stream(
         self,
         prompt: str | Sequence[str],
         n: int = 1,
@@ -69,18 +88,21 @@ class Janus:
         image_weight: float | None = None,
         batch_size: int = 8,
         on_step: OnStep | None = None,
-        on_image: Callable[[GeneratedImage], None] | None = None,
         cancel: threading.Event | None = None,
-    ) -> list[GeneratedImage]:
-        """Draws `n` pictures of each prompt; all of them in order, prompt by prompt.
+    ) -> Generator[GeneratedImage, None, None]:
+        """Draws `n` pictures of each prompt and yields them as they are done, in order, prompt by prompt.
+
+        Settings, prompts and `image` are checked before it returns. It keeps no picture that it has yielded; to stop early, close
+        the generator, which frees the memory of the batch at once.
 
         Picture i of a prompt is picture 0 with `seed + i`. `cfg_weight` and `temperature` default to the model's;
         temperature 0 is greedy; `top_k` 0 and `top_p` 1 sample from all ids, as the original does. `steps` is JanusFlow's, which
         has no ids and takes none of these three. `image` is a picture that the prompts speak of, for checkpoints trained to draw
-        from one, such as Janus-4o, on the CPU where they draw by ids; `image_weight`, by default 5, says how much what is seen of
-        it counts beside its ids. `batch_size` pictures are drawn at once: more is faster in all and takes more memory.
-        `on_step(step, total)` reports progress, `on_image` hands over each picture as soon as it is there. Raises PromptError,
-        ImageError, NumericalError, Cancelled, BackendError where it cannot draw from a picture, and ValueError on settings out of range.
+        from one, such as Janus-4o, on the CPU where they draw by ids; `image_weight`, by default 5, is the weight of its visual
+        features relative to its ids. `batch_size` pictures are drawn at once: more is faster in all and takes more memory.
+        `on_step(step, total)` reports progress over all batches; setting `cancel` ends the drawing at the next step. Raises at once
+        PromptError, ImageError, BackendError where it cannot draw from a picture, and ValueError on settings out of range; while it
+        is iterated over NumericalError, Cancelled and BackendError.
         """
         self._require("generation")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -105,12 +127,9 @@ class Janus:
         image_weight = self._image_weight(image_weight, given=image is not None)
         drawn_by = None if self.manifest.flow else sampler
         request = Request(prompts, n, check_seed(seed, n), weight, batch_size, drawn_by, steps, pixels, image_weight)
-        pictures = []
-        for picture in ImageGenerator(self._engines, self._prompter).generate(request, on_step, cancel):
-            pictures.append(picture)
-            if on_image is not None:
-                on_image(picture)
-        return pictures
+        return ImageGenerator(self._engines, self._prompter).stream(request, on_step, cancel)
+
+    generate = _collect(stream)
 
     def _pixels_to_draw_from(self, image: Picture) -> Floats:
         self._require("understanding")

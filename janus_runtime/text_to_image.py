@@ -6,7 +6,7 @@ Letters: P prompts, n pictures in a batch, T prompt length, D hidden size.
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, islice
@@ -107,12 +107,19 @@ class ImageGenerator:
         flow = engines.manifest.flow
         self.drawing: Drawing = FlowDrawing(engines, prompter.replaced) if flow else IdDrawing(engines, prompter)
 
-    def generate(self, request: Request, on_step: OnStep | None = None, cancel: threading.Event | None = None) -> Iterator[GeneratedImage]:
+    def stream(
+        self, request: Request, on_step: OnStep | None = None, cancel: threading.Event | None = None
+    ) -> Generator[GeneratedImage, None, None]:
         """Yields pictures in order, prompt by prompt, at the end of each batch of at most `batch_size`.
 
-        `on_step(step, total)` counts steps over all batches. Raises PromptError, NumericalError, Cancelled.
+        `on_step(step, total)` counts steps over all batches. Raises PromptError at once, NumericalError and Cancelled later.
         """
         ids = [self.prompter.image(prompt, request.pixels is not None) for prompt in request.prompts]
+        return self._draw(request, ids, on_step, cancel)
+
+    def _draw(
+        self, request: Request, ids: Sequence[Ids], on_step: OnStep | None, cancel: threading.Event | None
+    ) -> Generator[GeneratedImage, None, None]:
         batches = list(self._batches(ids, request))
         num_steps = self.drawing.num_steps(request)
         total = len(batches) * num_steps

@@ -1,11 +1,16 @@
+import gc
+import inspect
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
 import janus_runtime
 from janus_runtime.backends.ort import OrtBinding
+from janus_runtime.engines import Engines
 from janus_runtime.errors import Cancelled, JanusError, PromptError
+from janus_runtime.text_to_image import GeneratedImage
 
 
 def ids(pictures):
@@ -76,11 +81,50 @@ def test_prefill_computes_two_rows_a_prompt(janus, monkeypatch):
     assert shapes[1:] == [(12, 1)] * 15
 
 
-def test_progress_and_handover(janus):
-    steps, handed = [], []
-    pictures = janus.generate("a cat", n=3, batch_size=2, on_step=lambda *s: steps.append(s), on_image=handed.append)
+def test_progress_and_stream(janus):
+    steps, seen = [], []
+    for picture in janus.stream("a cat", n=3, batch_size=2, on_step=lambda *s: steps.append(s)):
+        seen.append((picture.image_ids.tolist(), steps[-1]))
     assert steps == [(i, 32) for i in range(1, 33)]
-    assert handed == pictures
+    drawn = ids(janus.generate("a cat", n=3, batch_size=2))
+    assert seen == list(zip(drawn, [(16, 32), (16, 32), (32, 32)], strict=True))
+
+
+def test_generate_takes_what_stream_takes(janus):
+    stream, generate = inspect.signature(janus.stream), inspect.signature(janus.generate)
+    assert stream.parameters == generate.parameters and generate.return_annotation == list[GeneratedImage]
+
+
+@pytest.mark.parametrize("arguments", [{"n": 0}, {"seed": -1}, {"temperature": float("nan")}, {"image": "absent.png"}, {"prompt": " "}])
+def test_a_stream_checks_its_settings_when_called(janus, arguments):
+    with pytest.raises((ValueError, JanusError)):
+        janus.stream(**{"prompt": "a cat", **arguments})
+
+
+def test_a_closed_stream_frees_its_memory(janus, monkeypatch):
+    sessions, made = [], Engines.session
+
+    def spy(*arguments, **settings):
+        session = made(*arguments, **settings)
+        sessions.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(Engines, "session", spy)
+    gc.disable()
+    try:
+        stream = janus.stream("a cat", n=4, batch_size=2)
+        picture = weakref.ref(next(stream))
+        stream.close()
+        assert picture() is None and [session() for session in sessions] == [None]
+        with pytest.raises(KeyboardInterrupt):
+            janus.generate("a cat", on_step=_interrupt)
+        assert [session() for session in sessions] == [None, None]
+    finally:
+        gc.enable()
+
+
+def _interrupt(step, total):
+    raise KeyboardInterrupt
 
 
 def test_cancel(janus):
