@@ -27,11 +27,11 @@ from janus_export.modules.language_model import DecoderLayer, final_norm
 from janus_export.modules.layers import LayerNorm, Linear, RMSNorm, stream_weights
 from janus_export.sizes import JanusConfig
 from janus_runtime.bundle import Bundle
+from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.image import open_image, preprocess
 from janus_runtime.manifest import TOKENIZER
 from janus_runtime.prompt import Prompter, splice
-from janus_runtime.reporting import reported
 from janus_runtime.tolerances import ALWAYS_FP32
 
 _LIMIT = float(np.finfo(np.float16).max)
@@ -108,7 +108,7 @@ def activation_maxima(checkpoint: Checkpoint, bundle: Bundle, picture: Image.Ima
 @click.option("--debug", is_flag=True)
 def main(source: str, bundle: str, image: str, prompt: str, question: str, out: Path | None, debug: bool) -> None:
     """Say how large the activations of CHECKPOINT get. Exit code 1 where fp16 is not safe."""
-    with reported(debug):
+    with report_errors(debug):
         maxima = activation_maxima(open_checkpoint(source), Bundle.open(bundle), open_image(image), prompt, question)
         if out:
             write_report(out, {"limit": _LIMIT, "prompt": prompt, "question": question, "maxima": maxima})

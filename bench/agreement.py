@@ -17,10 +17,10 @@ import janus_runtime
 from bench.bundles import open_manifests
 from bench.machine import where, write_report
 from janus_runtime.bundle import Bundle
+from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
 from janus_runtime.noise import Noise
-from janus_runtime.reporting import reported
 from janus_runtime.sampling import Floats, Ids, Sampler, guide, pair
 
 
@@ -70,7 +70,7 @@ def _log_softmax(scores: Floats) -> NDArray[np.float64]:
 @click.option("--debug", is_flag=True)
 def main(baseline: str, bundles: tuple[str, ...], prompt: str, seed: int, cfg_weight: float, out: Path | None, debug: bool) -> None:
     """Compare each BUNDLE with BASELINE over all steps of one picture."""
-    with reported(debug):
+    with report_errors(debug):
         manifest = Bundle.open(baseline).manifest
         others = open_manifests(bundles)
         with janus_runtime.load(baseline, "cpu") as janus:

@@ -19,8 +19,8 @@ from bench.commands import measure
 from bench.machine import where, write_report
 from bench.make_checkpoint import make_checkpoint
 from bench.published_layouts import MODELS
+from janus_runtime.console.errors import report_errors
 from janus_runtime.manifest import Precision
-from janus_runtime.reporting import reported
 
 
 @click.command()
@@ -36,7 +36,7 @@ def main(model: str, file_format: str, precisions: tuple[str, ...], draw: Precis
     if draw not in (None, *precisions):
         raise click.UsageError(f"--draw {draw} needs --precision {draw}")
     work.mkdir(parents=True, exist_ok=True)
-    with reported(debug), tempfile.TemporaryDirectory(dir=work) as folder:
+    with report_errors(debug), tempfile.TemporaryDirectory(dir=work) as folder:
         checkpoint = make_checkpoint(model, Path(folder) / model, "original", file_format, "bf16")
         size = sum(path.stat().st_size for path in checkpoint.iterdir())
         copy = Path(folder) / "copy"

@@ -23,10 +23,10 @@ import janus_runtime
 from bench.bundles import open_manifests
 from bench.janus_flow import JanusFlow
 from bench.machine import where, write_report
+from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.flow import FlowDrawing, time_steps
 from janus_runtime.noise import normal
-from janus_runtime.reporting import reported
 from janus_runtime.sampling import Floats
 from janus_runtime.verify import relative_difference
 
@@ -119,7 +119,7 @@ def step_gflop(manifest, mlp_size: int, prompt: int) -> float:
 @click.option("--debug", is_flag=True)
 def main(checkpoint: Path, bundles: tuple[str, ...], tokens: int, count: int, cfg_weight: float, out: Path | None, debug: bool) -> None:
     """Time steps of BUNDLEs and of the loop, in turn."""
-    with reported(debug), ExitStack() as stack:
+    with report_errors(debug), ExitStack() as stack:
         manifests = open_manifests(bundles)
         if any(manifest.flow is None for manifest in manifests):
             raise JanusError("a bundle of JanusFlow is needed; export one with 'janus-export checkpoint SRC --out DIR'")

@@ -16,12 +16,12 @@ import numpy as np
 
 from bench.gpu_machine import BACKENDS, about, device_of, free_gb, open_janus
 from bench.machine import write_report
+from janus_runtime.console.errors import report_errors
 from janus_runtime.engines import Engines
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
 from janus_runtime.latency import PROMPT_TOKENS, QUESTION_TOKENS, Timing, stages, time_stages
 from janus_runtime.noise import Noise
-from janus_runtime.reporting import reported
 from janus_runtime.sampling import Sampler
 
 _PROMPT = "a red circle left of the blue square"
@@ -176,7 +176,7 @@ def measure(janus: Janus, rows: int, repeats: int, seconds: float, copy_bytes: i
 @click.option("--debug", is_flag=True)
 def main(bundle: str, backend: str, rows: int, repeats: int, seconds: float, copy_mb: int, out: Path, debug: bool) -> None:
     """Time BUNDLE."""
-    with reported(debug):
+    with report_errors(debug):
         start = time.perf_counter()
         with open_janus(bundle, backend) as janus:
             device = device_of(janus)

@@ -23,10 +23,10 @@ from bench.agreement import predict
 from bench.gpu_machine import BACKENDS, about, open_janus
 from bench.machine import write_report
 from bench.nano_quality import ask, draw, losses, scores
+from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
 from janus_runtime.noise import Noise
-from janus_runtime.reporting import reported
 from janus_runtime.sampling import Ids, guide
 from janus_runtime.tolerances import LOGIT_MARGIN, tolerance
 
@@ -110,7 +110,7 @@ _debug = click.option("--debug", is_flag=True)
 @_debug
 def verify(bundle: str, backend: str, out: Path, debug: bool) -> None:
     """Every graph of BUNDLE against its golden, as `janus-rt verify` does."""
-    with reported(debug), open_janus(bundle, backend) as janus:
+    with report_errors(debug), open_janus(bundle, backend) as janus:
         rows = {}
         for check in janus.verify_goldens():
             rows[check.graph] = {"difference": check.difference, "tolerance": check.tolerance, "passed": check.passed}
@@ -130,7 +130,7 @@ def verify(bundle: str, backend: str, out: Path, debug: bool) -> None:
 @_debug
 def _record(bundle: str, backend: str, fed: Path | None, prompt: str, seed: int, out: Path, debug: bool) -> None:
     """Predict and draw one picture."""
-    with reported(debug), open_janus(bundle, backend) as janus:
+    with report_errors(debug), open_janus(bundle, backend) as janus:
         out.parent.mkdir(parents=True, exist_ok=True)
         np.savez(out, **record(janus, prompt, seed, read(fed)["ids"] if fed else None))  # type: ignore[arg-type]
 
@@ -142,7 +142,7 @@ def _record(bundle: str, backend: str, fed: Path | None, prompt: str, seed: int,
 @_debug
 def _compare(baseline: Path, other: Path, out: Path, debug: bool) -> None:
     """How far OTHER is from BASELINE."""
-    with reported(debug):
+    with report_errors(debug):
         report = compare(read(baseline), read(other))
         write_report(out, report)
         text = f"{report['steps']} steps: logits differ by {report['difference']:.1e}, {report['tolerance']:.0e} allowed; "
@@ -161,7 +161,7 @@ def _compare(baseline: Path, other: Path, out: Path, debug: bool) -> None:
 @_debug
 def quality(bundle: str, backend: str, draws: int, count: int, baseline: Path | None, out: Path, debug: bool) -> None:
     """What BUNDLE, a janus-nano, gets right: `bench.nano_quality`, with a baseline from another process."""
-    with reported(debug):
+    with report_errors(debug):
         with open_janus(bundle, backend) as janus:
             outcomes = draw(janus, draws, None, lambda text: None) | ask(janus, count, lambda text: None)
             report: dict[str, Any] = {**about(janus), "draws": draws, "questions": count, "scores": scores(outcomes)}

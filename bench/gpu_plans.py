@@ -18,9 +18,9 @@ from bench.gpu_machine import versions
 from bench.machine import write_report
 from janus_export.engines import LEVEL, build_engines
 from janus_runtime.bundle import Bundle
+from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.plans import context_without_memory
-from janus_runtime.reporting import reported
 
 # What the inspector lists that runs no kernel.
 _NO_KERNEL = frozenset({"Constant", "NoOp", "Signal", "Wait", "ShapeHostToDevice", "DeviceToShapeHost", "shape_call"})
@@ -63,7 +63,7 @@ def main(
     bundle: Path, rows: Any, lengths: Any, flavour: Any, level: int, library: str, compute_capability: str | None, out: Path, debug: bool
 ) -> None:
     """Build the plans of BUNDLE and say what they are."""
-    with reported(debug):
+    with report_errors(debug):
         began: dict[str, float] = {}
         start = time.perf_counter()
 

@@ -19,9 +19,9 @@ import click
 
 from bench.machine import where, write_report
 from janus_runtime.bundle import Bundle
+from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.manifest import WEIGHTS
-from janus_runtime.reporting import reported
 
 
 def start(checkpoint: str, out: Path, precision: str) -> subprocess.Popen:
@@ -47,7 +47,7 @@ def main(checkpoint: str, precision: str, kills: int, seed: int, work: Path, out
     """Kill exports of CHECKPOINT, and fail if one leaves anything but a whole bundle or none."""
     rng = random.Random(seed)
     work.mkdir(parents=True, exist_ok=True)
-    with reported(debug), tempfile.TemporaryDirectory(dir=work) as folder:
+    with report_errors(debug), tempfile.TemporaryDirectory(dir=work) as folder:
         bundle, spare = Path(folder) / "bundle", Path(folder) / "spare"
         begin = time.perf_counter()
         if start(checkpoint, spare, precision).wait():

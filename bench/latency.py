@@ -19,8 +19,8 @@ import janus_runtime
 from bench.bundles import open_manifests
 from bench.machine import where, write_report
 from bench.rivals import OpenVINO, Transformers
+from janus_runtime.console.errors import report_errors
 from janus_runtime.latency import Stage, Timing, read_bandwidth, stages, time_stages
-from janus_runtime.reporting import reported
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -51,7 +51,7 @@ def main(
     only: str, out: Path | None, debug: bool,
 ) -> None:  # fmt: skip
     """Time BUNDLEs and rivals stage by stage."""
-    with reported(debug):
+    with report_errors(debug):
         if (rivals or openvino) and checkpoint is None:
             raise click.UsageError("rivals need --checkpoint, a folder in the HF layout")
         systems: dict[str, list[Stage]] = {}

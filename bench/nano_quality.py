@@ -21,8 +21,9 @@ from PIL import Image
 
 import janus_runtime
 from bench.machine import where
+from janus_runtime.console.errors import report_errors
+from janus_runtime.console.status import StatusLine
 from janus_runtime.errors import JanusError
-from janus_runtime.reporting import line_start, reported
 from nano.language import caption, describe, questions
 from nano.look import look, related
 from nano.scenes import OFF_CENTRE, PLACES, SIDE, Scene, Thing, render, sample
@@ -151,24 +152,20 @@ def main(
 ) -> None:  # fmt: skip
     """Score BUNDLE, a janus-nano or nano-flow of any precision, by rule."""
 
-    def tell(text: str) -> None:
-        if start := line_start():
-            click.echo(start + text, nl=False, err=True)
-
-    with reported(debug):
-        outcomes, about = examine(bundle, backend, draws, count, cfg_weight, seed, tell)
+    with report_errors(debug), StatusLine() as line:
+        outcomes, about = examine(bundle, backend, draws, count, cfg_weight, seed, line.show)
         result = {**scores(outcomes), "draws": draws, "questions": count, "seed": seed, **about, **where()}
         if unguided:
             with janus_runtime.load(bundle, backend=backend) as janus:
-                result["unguided"] = scores(draw(janus, draws, 1.0, tell, seed))
+                result["unguided"] = scores(draw(janus, draws, 1.0, line.show, seed))
         promised = LEAST[about["family"]] if check else {}
         failed = [_short(name, result.get(name), least) for name, least in promised.items() if not result.get(name, -1) >= least]
         if baseline:
-            others, other = examine(baseline, baseline_backend, draws, count, cfg_weight, seed, tell)
+            others, other = examine(baseline, baseline_backend, draws, count, cfg_weight, seed, line.show)
             result["baseline"] = {**scores(others), **other}
             result["losses"] = losses(outcomes, others)
             failed += [f"{name} lost {row['loss']:.3f}" for name, row in result["losses"].items() if row["failed"]]
-        tell("")
+        line.clear()
         if as_json:
             click.echo(json.dumps(result))
         else:

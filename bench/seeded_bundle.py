@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from janus_runtime.bundle import sha256
+from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.manifest import WEIGHTS, File, Manifest
-from janus_runtime.reporting import reported
 from janus_runtime.whole_file import open_part, rename_over
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def main() -> None:
 @click.option("--debug", is_flag=True)
 def _pack(model: str, precision: str, seed: int, out: Path, debug: bool) -> None:
     """Export MODEL's shape and keep all but its weights."""
-    with reported(debug):
+    with report_errors(debug):
         manifest = pack(model, precision, out, seed)
         size = sum(path.stat().st_size for path in out.iterdir())
         click.echo(f"{out}: {size / 1e6:.1f} MB, to be filled with {manifest.files[WEIGHTS].bytes / 1e9:.2f} GB")
@@ -240,7 +240,7 @@ def _pack(model: str, precision: str, seed: int, out: Path, debug: bool) -> None
 @click.option("--debug", is_flag=True)
 def _fill(folders: Sequence[Path], processes: int | None, debug: bool) -> None:
     """Make the weights of packed bundles."""
-    with reported(debug):
+    with report_errors(debug):
         for folder in folders:
             path = fill(folder, processes)
             click.echo(f"{path}: {path.stat().st_size / 1e9:.2f} GB")

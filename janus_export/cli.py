@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any, get_args
 import click
 
 from janus_runtime import __version__
+from janus_runtime.console.errors import report_errors
+from janus_runtime.console.output import note, print_json, say
+from janus_runtime.console.status import StatusLine
 from janus_runtime.errors import BackendError
 from janus_runtime.manifest import Precision, Times
-from janus_runtime.reporting import line_start, reported
 
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
@@ -49,7 +50,7 @@ def checkpoint(
     source: str, out: Path, precision: Any, only: Any, vae: str | None, times: Any, force: bool, quiet: bool, debug: bool
 ) -> None:
     """Export SRC, a hub id or a folder in the original, the HF, JanusFlow's or Paddle's layout, to a bundle."""
-    with reported(debug):
+    with report_errors(debug), StatusLine(quiet) as line:
         from .bundle import export_bundle
         from .checkpoint import open_checkpoint
         from .errors import CheckpointError
@@ -59,12 +60,13 @@ def checkpoint(
             raise CheckpointError("--only understanding draws nothing and takes no VAE; leave --vae out")
         opened = open_checkpoint(source, vae, draws=only != "understanding")
         precision = precision or _default_precision(flow=opened.config.flow is not None)
-        for note in opened.notes:
-            click.echo(f"note: {note}", err=True)
-        manifest = export_bundle(opened, out, precision, only, force, _stages(quiet), times)
+        for text in opened.notes:
+            note(f"note: {text}")
+        manifest = export_bundle(opened, out, precision, only, force, _stages(line, quiet), times)
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
-            click.echo(f"{line_start()}{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB", err=True)
+            line.clear()
+            note(f"{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB")
 
 
 def _numbers(context: click.Context, option: click.Parameter, text: str | None) -> list[int] | None:
@@ -91,14 +93,15 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 @_debug
 def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, weights: Any, level: int, quiet: bool, debug: bool) -> None:
     """Build TensorRT plans for this machine's GPU into the bundle DIR. Needs no torch."""
-    with reported(debug):
+    with report_errors(debug), StatusLine(quiet) as line:
         from .engines import build_engines
 
         sizes = {name: value for name, value in (("rows", rows), ("lengths", lengths)) if value is not None}
-        folder, key = build_engines(bundle, flavour=flavour, weights=weights, level=level, on_stage=_stages(quiet), **sizes)
+        folder, key = build_engines(bundle, flavour=flavour, weights=weights, level=level, on_stage=_stages(line, quiet), **sizes)
         size = sum(plan.bytes for plan in key.plans.values())
         if not quiet:
-            click.echo(f"{line_start()}{folder}: {key.flavour}, {key.weights}, {len(key.plans)} plans, {size / 1e6:,.1f} MB", err=True)
+            line.clear()
+            note(f"{folder}: {key.flavour}, {key.weights}, {len(key.plans)} plans, {size / 1e6:,.1f} MB")
 
 
 @main.command()
@@ -108,15 +111,15 @@ def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, weights: Any, l
 @_debug
 def inspect(source: str, vae: str | None, as_json: bool, debug: bool) -> None:
     """Say what SRC is, what is wrong with it, and what would be exported. A hub id is fetched first."""
-    with reported(debug):
+    with report_errors(debug):
         from .inspect import inspect_checkpoint
 
         report = inspect_checkpoint(source, vae)
         if as_json:
-            click.echo(json.dumps(report, ensure_ascii=False))
+            print_json(report)
         else:
             for label, value in report.items():
-                click.echo(f"{label.replace('_', ' '):16}{', '.join(value) or 'none' if isinstance(value, list) else value}")
+                say(f"{label.replace('_', ' '):16}{', '.join(value) or 'none' if isinstance(value, list) else value}")
         if report["problems"]:
             raise click.exceptions.Exit(1)
 
@@ -139,19 +142,19 @@ def _return_freed_memory() -> None:
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
-def _stages(quiet: bool) -> Callable[[str, float], None]:
+def _stages(line: StatusLine, quiet: bool) -> Callable[[str, float], None]:
     """Shows stages and the share done in place on a terminal; elsewhere one line a stage."""
     last = ""
 
     def show(stage: str, share: float) -> None:
         nonlocal last
-        if sys.stderr.isatty():
-            click.echo(f"{line_start()}{stage}{f' {share:.0%}' if share else ''}", nl=False, err=True)
-        elif stage != last:
-            click.echo(stage, err=True)
+        if line.visible:
+            line.show(f"{stage} {share:.0%}" if share else stage)
+        elif stage != last and not quiet:
+            note(stage)
         last = stage
 
-    return (lambda stage, share: None) if quiet else show
+    return show
 
 
 if __name__ == "__main__":

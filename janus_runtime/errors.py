@@ -21,6 +21,10 @@ class PromptError(JanusError):
     """Text that the model cannot take: too long, empty, or holding reserved tokens."""
 
 
+class ConversationFull(PromptError):
+    """A conversation has no room for the next turn."""
+
+
 class ImageError(JanusError):
     """A file that is no picture, or a picture that cannot be used."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engines import Engines
-from .errors import Cancelled, JanusError, PromptError
+from .errors import Cancelled, ConversationFull, JanusError
 from .image import Picture, as_pictures, open_image, preprocess
 from .noise import Noise, check_seed
 from .prompt import Ids, Prompter, splice
@@ -110,7 +110,7 @@ class Chat:
         ids = np.concatenate([self._unsaid(), self.prompter.question(text, len(pictures), first=self._last is None)])
         room = self.max_length - self.length - len(ids)
         if room < 1:
-            raise PromptError(
+            raise ConversationFull(
                 f"the conversation would have {self.max_length - room} tokens, the limit is {self.max_length} with at "
                 f"least one left for the answer; use fewer pictures or less text, or start a new conversation{self._longer}"
             )

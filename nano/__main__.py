@@ -19,8 +19,8 @@ from bench.flow_layout import flow_config
 from bench.janus_flow import JanusFlow
 from janus_export.aside import aside
 from janus_export.sizes import JanusConfig
+from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
-from janus_runtime.reporting import reported
 
 from . import flow, train_decoder, train_flow, train_tower, train_vae, train_vq
 from .model import GRID, MAX_LENGTH, build
@@ -44,7 +44,7 @@ _WRITTEN = {
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(out: Path, work: Path, as_flow: bool, seed: int, quick: int, debug: bool) -> None:
     """From nothing to a checkpoint, HF janus layout or JanusFlow's. Stopped, it goes on where it was."""
-    with reported(debug):
+    with report_errors(debug):
         strangers = sorted({path.name for path in out.iterdir()} - _WRITTEN) if out.exists() else []
         if strangers:
             name = "nano-flow" if as_flow else "janus-nano"

@@ -3,16 +3,19 @@
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from . import __version__
-from .image import grid
-from .janus import Janus
-from .text_to_image import GeneratedImage
+from .. import __version__
+from ..console.output import printable
+from ..image import grid
+from ..janus import Janus
+from ..text_to_image import GeneratedImage
+from ..whole_file import open_part, rename_new
 
 
 class PictureFolder:
@@ -55,39 +58,30 @@ class PictureFolder:
         settings = {"cfg_weight": picture.cfg_weight, **drawn_by, **drawn_from}
         for key, value in {"prompt": picture.prompt, "seed": picture.seed, **settings, **self._made_by}.items():
             if value is not None:
-                info.add_itxt(key, str(value))
+                # The name of a model may come from a folder's, which need not be UTF-8.
+                info.add_itxt(key, printable(str(value)) if key in self._made_by else str(value))
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f".{name}-{os.getpid()}.part"
-        try:
+        with open_part(self.folder / name) as part:
             image.save(part, format="PNG", pnginfo=info)
+            number = self._next_number()
             while True:
-                path = self.folder / f"{self._next_number():03}-{name}.png"
+                path = self.folder / f"{number:03}-{name}.png"
                 try:
-                    _move(part, path)
+                    rename_new(part, path)
                     return path
                 except FileExistsError:
-                    continue  # Another program shares the folder and was faster.
-        finally:
-            part.unlink(missing_ok=True)
+                    number += 1  # Another program shares the folder and was faster.
 
     def _next_number(self) -> int:
         numbers = [int(match[1]) for name in os.listdir(self.folder) if (match := re.match(r"(\d{3,9})-", name))]
         return max(numbers, default=-1) + 1
 
 
-def _move(part: Path, path: Path) -> None:
-    """Gives a finished file its name. Raises FileExistsError rather than overwrite."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        # A file system without links: take the name first, then fill it.
-        path.open("x").close()
-        os.replace(part, path)
-
-
 def slug(text: str, length: int = 40) -> str:
-    """Lower-case letters and digits of any script, the rest as single dashes, at most `length` bytes in UTF-8."""
-    words = re.sub(r"[\W_]+", "-", text.lower()).strip("-")
+    """Lower-case letters and digits of any script, the rest as single dashes, at most `length` bytes in UTF-8.
+
+    Without what this system's file names cannot express, for a name must not cost the picture.
+    """
+    encoding = sys.getfilesystemencoding()
+    words = re.sub(r"[\W_]+", "-", text.lower().encode(encoding, "ignore").decode(encoding)).strip("-")
     return words.encode()[:length].decode(errors="ignore").strip("-") or "picture"
