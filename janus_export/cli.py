@@ -10,6 +10,7 @@ from typing import Any, get_args
 import click
 
 from janus_runtime import __version__
+from janus_runtime.console.commands import Group, option
 from janus_runtime.console.errors import report_errors
 from janus_runtime.console.output import note, print_json, say
 from janus_runtime.console.status import StatusLine
@@ -18,38 +19,54 @@ from janus_runtime.manifest import Precision, Times
 
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
-_vae = click.option("--vae", metavar="SRC", help="JanusFlow's VAE. Default: the folder vae in SRC, else stabilityai/sdxl-vae.")
-_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_vae = option(
+    "Source",
+    "--vae",
+    metavar="SRC",
+    show_default="the folder vae in SRC, else stabilityai/sdxl-vae",
+    help="JanusFlow's VAE: hub id or folder.",
+)
+_debug = option("Common", "--debug", is_flag=True, help="Show the traceback of an error.")
+_quiet = option("Common", "--quiet", is_flag=True, help="No progress on stderr.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group)
 @click.version_option(__version__)
 def main() -> None:
     """Turn a DeepSeek Janus checkpoint into a bundle that runs without torch."""
 
 
-@main.command()
+@main.command(example="janus-export checkpoint deepseek-ai/Janus-Pro-1B --out engines/janus-pro-1b")
 @click.argument("source", metavar="SRC")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The bundle's folder.")
-@click.option(
-    "--precision", type=click.Choice(get_args(Precision)), help="Default: fp16 where there is a GPU, else int4; int8 for JanusFlow."
+@option("Bundle", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The bundle's folder.")
+@option(
+    "Bundle",
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    show_default="fp16 with a GPU, else int4; int8 for JanusFlow",
+    help="Precision of the decoder's weights.",
 )
-@click.option("--only", type=click.Choice(["understanding", "generation"]), help="Leave the other half out.")
+@option(
+    "Bundle",
+    "--only",
+    type=click.Choice(["understanding", "generation"]),
+    show_default="both",
+    help="Export one half and leave the other out.",
+)
+@option(
+    "Bundle", "--times", type=click.Choice(get_args(Times)), default="exact", help="Precision of JanusFlow's time steps; bf16 as published."
+)
+@option("Bundle", "--force", is_flag=True, help="Replace a bundle that is there.")
 @_vae
-@click.option(
-    "--times",
-    type=click.Choice(get_args(Times)),
-    default="exact",
-    show_default=True,
-    help="Of JanusFlow's steps; bf16 as published.",
-)
-@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@_quiet
 @_debug
 def checkpoint(
     source: str, out: Path, precision: Any, only: Any, vae: str | None, times: Any, force: bool, quiet: bool, debug: bool
 ) -> None:
-    """Export SRC, a hub id or a folder in the original, the HF, JanusFlow's or Paddle's layout, to a bundle."""
+    """Export a checkpoint to a bundle.
+
+    SRC is a hub id, or a folder in the original, the HF, JanusFlow's or Paddle's layout.
+    """
     with report_errors(debug), StatusLine(quiet) as line:
         from .bundle import export_bundle
         from .checkpoint import open_checkpoint
@@ -77,22 +94,35 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
         raise click.BadParameter(f"{text!r}: expected numbers with commas between them, such as 2,8,32") from None
 
 
-@main.command()
+@main.command(example="janus-export engines engines/janus-pro-1b --rows 2,8,32")
 @click.argument("bundle", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--rows", callback=_numbers, help="Row counts of a step; a picture takes two rows. Default: 2,8,32. 2 is always built.")
-@click.option("--lengths", callback=_numbers, help="Cache lengths of a step. Default: 320,512,704,1216.")
-@click.option("--flavour", type=click.Choice(["slice", "inplace"]), help="How the cache is written. Default: inplace where TensorRT can.")
-@click.option(
+@option(
+    "Plans", "--rows", callback=_numbers, show_default="2,8,32", help="Row counts of a step; a picture takes two rows. 2 is always built."
+)
+@option("Plans", "--lengths", callback=_numbers, show_default="320,512,704,1216", help="Cache lengths of a step.")
+@option(
+    "Plans",
+    "--flavour",
+    type=click.Choice(["slice", "inplace"]),
+    show_default="inplace where TensorRT can",
+    help="How the cache is written.",
+)
+@option(
+    "Plans",
     "--weights",
     type=click.Choice(["fp16", "bf16", "int4"]),
-    help="Of the decoder's matrices; bf16 and int4 are made of an fp16 bundle's. Default: the bundle's own. One kind at a time: "
-    "a second build replaces the first for the same GPU.",
+    show_default="the bundle's own",
+    help="Precision of the decoder's matrices; bf16 and int4 are made from an fp16 bundle's. "
+    "A second build replaces the first for the same GPU.",
 )
-@click.option("--level", type=click.IntRange(0, 5), default=3, show_default=True, help="5 searches longest for fast kernels.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@option("Plans", "--level", type=click.IntRange(0, 5), default=3, help="Effort of the search for fast kernels; 5 searches longest.")
+@_quiet
 @_debug
 def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, weights: Any, level: int, quiet: bool, debug: bool) -> None:
-    """Build TensorRT plans for this machine's GPU into the bundle DIR. Needs no torch."""
+    """Build TensorRT plans for this machine's GPU into a bundle.
+
+    DIR is the bundle. Needs no torch.
+    """
     with report_errors(debug), StatusLine(quiet) as line:
         from .engines import build_engines
 
@@ -104,13 +134,16 @@ def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, weights: Any, l
             note(f"{folder}: {key.flavour}, {key.weights}, {len(key.plans)} plans, {size / 1e6:,.1f} MB")
 
 
-@main.command()
+@main.command(example="janus-export inspect deepseek-ai/Janus-Pro-1B --json")
 @click.argument("source", metavar="SRC")
 @_vae
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_debug
 def inspect(source: str, vae: str | None, as_json: bool, debug: bool) -> None:
-    """Say what SRC is, what is wrong with it, and what would be exported. A hub id is fetched first."""
+    """Show what a checkpoint is and what would be exported.
+
+    And what is wrong with it. SRC is a folder, or a hub id, which is fetched first.
+    """
     with report_errors(debug):
         from .inspect import inspect_checkpoint
 
