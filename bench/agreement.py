@@ -17,6 +17,7 @@ import janus_runtime
 from bench.bundles import open_manifests
 from bench.machine import where, write_report
 from janus_runtime.bundle import Bundle
+from janus_runtime.console.commands import FiniteFloat
 from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
@@ -65,7 +66,7 @@ def _log_softmax(scores: Floats) -> NDArray[np.float64]:
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--prompt", default="a red fox in the snow", show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--cfg-weight", default=5.0, show_default=True)
+@click.option("--cfg-weight", type=FiniteFloat(), default=5.0, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--debug", is_flag=True)
 def main(baseline: str, bundles: tuple[str, ...], prompt: str, seed: int, cfg_weight: float, out: Path | None, debug: bool) -> None:

@@ -23,6 +23,7 @@ import janus_runtime
 from bench.bundles import open_manifests
 from bench.janus_flow import JanusFlow
 from bench.machine import where, write_report
+from janus_runtime.console.commands import FiniteFloat
 from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.flow import FlowDrawing, time_steps
@@ -114,7 +115,7 @@ def step_gflop(manifest, mlp_size: int, prompt: int) -> float:
 @click.option("--bundle", "bundles", multiple=True, required=True, metavar="DIR", help="May be given several times.")
 @click.option("--tokens", default=32, show_default=True, type=click.IntRange(2), help="Of the prompt.")
 @click.option("--count", default=5, show_default=True, type=click.IntRange(2), help="Steps of each; the first does not count.")
-@click.option("--cfg-weight", default=2.0, show_default=True)
+@click.option("--cfg-weight", type=FiniteFloat(), default=2.0, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--debug", is_flag=True)
 def main(checkpoint: Path, bundles: tuple[str, ...], tokens: int, count: int, cfg_weight: float, out: Path | None, debug: bool) -> None:

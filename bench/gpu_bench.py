@@ -16,6 +16,7 @@ import numpy as np
 
 from bench.gpu_machine import BACKENDS, about, device_of, free_gb, open_janus
 from bench.machine import write_report
+from janus_runtime.console.commands import FiniteFloat
 from janus_runtime.console.errors import report_errors
 from janus_runtime.engines import Engines
 from janus_runtime.errors import JanusError
@@ -170,7 +171,7 @@ def measure(janus: Janus, rows: int, repeats: int, seconds: float, copy_bytes: i
 @click.option("--backend", type=click.Choice([name for name in BACKENDS if name != "cpu"]), required=True)
 @click.option("--rows", default=2, show_default=True, type=click.IntRange(2), help="Two for each picture.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Pictures whose steps are timed.")
-@click.option("--seconds", default=10.0, show_default=True, help="For the other stages together.")
+@click.option("--seconds", type=FiniteFloat(), default=10.0, show_default=True, help="For the other stages together.")
 @click.option("--copy-mb", default=2048, show_default=True, type=click.IntRange(1), help="What the bandwidth is measured with.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--debug", is_flag=True)

@@ -19,6 +19,7 @@ import janus_runtime
 from bench.bundles import open_manifests
 from bench.machine import where, write_report
 from bench.rivals import OpenVINO, Transformers
+from janus_runtime.console.commands import FiniteFloat
 from janus_runtime.console.errors import report_errors
 from janus_runtime.latency import Stage, Timing, read_bandwidth, stages, time_stages
 
@@ -42,7 +43,7 @@ def picture_ms(timings: dict[str, Timing], tokens: int) -> float | None:
 @click.option("--rival", "rivals", multiple=True, type=click.Choice(list(_DTYPES)), help="transformers in this dtype.")
 @click.option("--openvino", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Python with optimum-intel, for its steps.")
 @click.option("--rows", default=2, show_default=True, type=click.IntRange(1))
-@click.option("--seconds", default=120.0, show_default=True, help="For all systems together.")
+@click.option("--seconds", type=FiniteFloat(), default=120.0, show_default=True, help="For all systems together.")
 @click.option("--only", metavar="TEXT", default="", help="Stages whose name begins so.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--debug", is_flag=True)

@@ -24,6 +24,7 @@ from bench.flow_layout import FLOW_MODELS, flow_config, flow_tensors, vae_config
 from bench.published_layouts import MODELS, hf_config, hf_tensors, original_config, original_name
 from bench.tiny_tokenizer import write_tokenizer
 from janus_export.sizes import JanusConfig, VaeConfig
+from janus_runtime.console.commands import FiniteFloat
 
 ALL_MODELS = {**MODELS, **FLOW_MODELS}
 # Janus-1.3B's template has no role tokens; it is told from Pro by its tokenizer. So are JanusFlow's, and of the small models one's.
@@ -207,7 +208,7 @@ def make_checkpoint(
     "--tokenizer", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder with tokenizer.json; default: a tiny one."
 )
 @click.option("--seed", default=0, show_default=True)
-@click.option("--shard-gb", default=10.0, show_default=True, help="Largest file.")
+@click.option("--shard-gb", type=FiniteFloat(), default=10.0, show_default=True, help="Largest file.")
 def main(shard_gb: float, out: Path, **options) -> None:
     """Write a checkpoint with random weights."""
     if out.exists():

@@ -21,6 +21,7 @@ from PIL import Image
 
 import janus_runtime
 from bench.machine import where
+from janus_runtime.console.commands import FiniteFloat
 from janus_runtime.console.errors import report_errors
 from janus_runtime.console.status import StatusLine
 from janus_runtime.errors import JanusError
@@ -138,7 +139,7 @@ def examine(
 @click.option("--backend", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]))
 @click.option("--draws", default=500, show_default=True, type=click.IntRange(1), help="Pictures of held-out prompts.")
 @click.option("--questions", "count", default=1000, show_default=True, type=click.IntRange(1), help="Questions about held-out scenes.")
-@click.option("--cfg-weight", type=float, help="Strength of guidance; default: the model's.")
+@click.option("--cfg-weight", type=FiniteFloat(), help="Strength of guidance; default: the model's.")
 @click.option("--seed", default=SEED, show_default=True, type=click.IntRange(0), help="Of prompts, questions and noise.")
 @click.option("--unguided", is_flag=True, help="Also draw with guidance 1, which is none.")
 @click.option("--baseline", metavar="BUNDLE", help="Compare with this bundle, draw by draw.")

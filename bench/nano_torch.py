@@ -19,6 +19,7 @@ from bench.janus_flow import JanusFlow, draw, pixels, vae
 from bench.machine import where
 from bench.nano_quality import ask, scores
 from bench.nano_quality import draw as draw_held_out
+from janus_runtime.console.commands import FiniteFloat
 from nano import train_vq
 from nano.model import GRID
 from nano.tokenizer import FLOW_TEMPLATE, Text
@@ -61,7 +62,7 @@ class TorchFlow:
 @click.argument("checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--draws", default=200, show_default=True, type=click.IntRange(1))
 @click.option("--questions", "count", default=200, show_default=True, type=click.IntRange(1))
-@click.option("--cfg-weight", default=2.0, show_default=True)
+@click.option("--cfg-weight", type=FiniteFloat(), default=2.0, show_default=True)
 @click.option("--steps", default=30, show_default=True, type=click.IntRange(1))
 def main(checkpoint: Path, draws: int, count: int, cfg_weight: float, steps: int) -> None:
     """Score CHECKPOINT as bench.nano_quality scores a bundle; one JSON object on stdout."""

@@ -19,6 +19,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import safe_open
 
+from janus_runtime.console.commands import FiniteFloat
+
 # Layers of these names are linear in both models; what else has two axes is a table or a vector.
 _LINEAR = (
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head", "qkv", "proj", "fc1", "fc2", "q", "kv",
@@ -96,7 +98,7 @@ def _shards(source: Path, limit: int) -> Iterator[dict[str, np.ndarray]]:
 @click.option("--src", "source", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--form", type=click.Choice(["state", "tensors"]), default="state", show_default=True)
-@click.option("--shard-gb", default=10.0, show_default=True, help="Largest file.")
+@click.option("--shard-gb", type=FiniteFloat(), default=10.0, show_default=True, help="Largest file.")
 def main(source: Path, out: Path, form: str, shard_gb: float) -> None:
     """Write a checkpoint in PaddleMIX's layout."""
     if out.exists():
