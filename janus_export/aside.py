@@ -33,8 +33,12 @@ def aside(
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = part.exists() and os.path.samestat(os.fstat(lock), part.stat())
         except BlockingIOError:
-            raise JanusError(f"another {verb} is writing {out}; wait for it") from None
+            held = False
+        # A writer that ends between our open and our lock renames the folder that we then hold: the name may be another's by now.
+        if not held:
+            raise JanusError(f"another {verb} is writing {out}; wait for it")
         try:
             if old.exists() and not out.exists():
                 # Killed between the two renames below.
