@@ -18,7 +18,16 @@ def screen(monkeypatch):
     def resize(columns):
         monkeypatch.setattr(sys, "stderr", stderr)
         set_columns(slave, columns)
-        return lambda: os.read(master, 65536).decode()
+        return read
+
+    def read():
+        """A terminal hands on what was written in pieces of any size, so what we ask for ends with a mark."""
+        stderr.write("\0")
+        stderr.flush()
+        data = b""
+        while not data.endswith(b"\0"):
+            data += os.read(master, 65536)
+        return data[:-1].decode()
 
     yield resize
     stderr.close()
