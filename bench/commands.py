@@ -28,7 +28,8 @@ def measure(*command: str) -> dict:
     start = time.perf_counter()
     process = subprocess.Popen([str(_BIN / command[0]), *command[1:]], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    printed = process.stdout.read()
+    with process.stdout as output:
+        printed = output.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - start

@@ -1,9 +1,12 @@
-"""Writes README's tables of numbers from bench/results, between their markers. `--check` only compares.
+"""Writes the tables of numbers in README.md and docs/benchmarks.md from bench/results, between their markers.
 
-python -m bench.table [--check]
+    python -m bench.table [--check]
+
+`--check` only compares.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,24 +14,48 @@ import click
 
 _ROOT = Path(__file__).resolve().parents[1]
 _RESULTS = _ROOT / "bench" / "results"
-_END = "<!-- end of table -->"
+
+
+def glance(report: dict) -> str:
+    """One row a system: time and peak memory of one picture and of one answer, ours in int4, beside transformers where it was measured."""
+    tokens = report["max_tokens"]
+    systems = {"janus-rt int4 (default)": report["results"]["int4"]}
+    systems |= {name: stages for name, stages in report["results"].items() if name.startswith("transformers")}
+    if short := [name for name, stages in systems.items() if stages["describe"].get("tokens", tokens) != tokens]:
+        raise click.ClickException(f"the answer of {', '.join(short)} ended before {tokens} tokens; measure with another picture")
+    lines = [
+        f"| {_machine(report)} | one 384×384 picture | an answer about a photo, {tokens} tokens |",
+        "| --- | --- | --- |",
+    ]
+    for name, stages in systems.items():
+        lines.append(f"| {name} | {_cost(stages['generate'])} | {_cost(stages['describe'])} |")
+    return "\n".join(lines)
 
 
 def speed(report: dict) -> str:
     """One row a precision: seconds and peak memory of each command, and of one image step."""
-    machine = report["machine"]
     lines = [
-        f"{machine['cpu']}, {machine['cores']} cores, ONNX Runtime {report['versions']['onnxruntime']}, "
-        "Janus-Pro-1B's shape with random weights (not run on real weights):",
+        f"{_machine(report)}, ONNX Runtime {report['versions']['onnxruntime']}:",
         "",
-        "| precision | export, torch | one 384×384 picture | of it, one of 576 steps | describe a photo, 32 tokens |",
+        "| precision | export (PyTorch) | one 384×384 picture | of which one of 576 steps | "
+        f"an answer about a photo, {report['max_tokens']} tokens |",
         "| --- | --- | --- | --- | --- |",
     ]
     for precision, stages in report["results"].items():
-        cells = [f"{stages[name]['wall_s']:.0f} s, {stages[name]['peak_gb']:.1f} GB" for name in ("export", "generate", "describe")]
-        step = f"{stages['generate']['timings_ms']['step']:.0f} ms"
-        lines.append(f"| {precision} | {cells[0]} | {cells[1]} | {step} | {cells[2]} |")
+        if "export" in stages:
+            export, picture, answer = (_cost(stages[name]) for name in ("export", "generate", "describe"))
+            bundle = f", bundle {stages['export']['bundle_gb']:.1f} GB" if "bundle_gb" in stages["export"] else ""
+            step = f"{stages['generate']['timings_ms']['step']:.0f} ms"
+            lines.append(f"| {precision} | {export}{bundle} | {picture} | {step} | {answer} |")
     return "\n".join(lines)
+
+
+def _machine(report: dict) -> str:
+    return f"{report['machine']['cpu']}, {report['machine']['cores']} cores"
+
+
+def _cost(row: dict) -> str:
+    return f"{row['wall_s']:.0f} s, {row['peak_gb']:.1f} GB"
 
 
 _SCORES = {
@@ -156,37 +183,58 @@ def _share(ms: float, floor: float | None) -> str:
 
 # Marker -> what makes the table, from which reports.
 TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
+    "glance": (glance, ("commands-janus-pro-1b.json",)),
+    "speed": (speed, ("commands-janus-pro-1b.json",)),
     "latency": (latency, ("latency.json",)),
+    "latency-8-rows": (latency, ("latency-8-rows.json",)),
+    "latency-16-rows": (latency, ("latency-16-rows.json",)),
+    "flow": (flow, ("flow.json",)),
     "quality": (quality, ("nano-quality.json",)),
     "precisions": (precisions, ("nano-fp16.json", "nano-int8.json", "nano-int4.json")),
     "nano-flow": (precisions, ("nano-flow-int8.json", "nano-flow-int4.json")),
-    "speed": (speed, ("commands-janus-pro-1b.json",)),
-    "flow": (flow, ("flow.json",)),
 }
-# README has no such table until something was measured.
+# There is no such table until something was measured.
 if _GPU := sorted(path.name for path in _RESULTS.glob("gpu-*.json")):
     TABLES["gpu"] = (gpu, tuple(_GPU))
 
+DOCUMENTS = (_ROOT / "README.md", _ROOT / "docs" / "benchmarks.md")
+_TABLE = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end of table -->", re.S)
 
-def replaced(readme: str) -> str:
-    """README with every table made anew."""
-    for name, (table, files) in TABLES.items():
-        head, rest = readme.split(f"<!-- table: {name} -->")
+
+def replaced(text: str) -> str:
+    """A document with each of its tables made anew. Raises click.ClickException for a table that nothing makes."""
+
+    def made(place: re.Match[str]) -> str:
+        name = place[1]
+        if name not in TABLES:
+            raise click.ClickException(f"no results for a table named {name}; there are {', '.join(TABLES)}")
+        table, files = TABLES[name]
         body = table(*(json.loads((_RESULTS / file).read_text()) for file in files))
-        readme = f"{head}<!-- table: {name} -->\n{body}\n{_END}{rest.split(_END, 1)[1]}"
-    return readme
+        return f"<!-- table: {name} -->\n{body}\n<!-- end of table -->"
+
+    return _TABLE.sub(made, text)
+
+
+def names(text: str) -> list[str]:
+    """The tables of a document, in its order."""
+    return [place[1] for place in _TABLE.finditer(text)]
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Exit with 1 if README and results differ.")
+@click.option("--check", is_flag=True, help="Exit with 1 if a document and the results differ.")
 def main(check: bool) -> None:
-    """Bring README's tables up to date."""
-    path = _ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = replaced(old)
-    if check and new != old:
-        raise click.ClickException("README's tables are not those of bench/results; run 'python -m bench.table'")
-    path.write_text(new, encoding="utf-8")
+    """Bring every document's tables up to date."""
+    texts = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
+    if missing := TABLES.keys() - {name for text in texts.values() for name in names(text)}:
+        raise click.ClickException(
+            f"no document has the marks of {', '.join(sorted(missing))}; add '<!-- table: NAME -->' and the end mark"
+        )
+    for path, old in texts.items():
+        new = replaced(old)
+        if check and new != old:
+            raise click.ClickException(f"the tables of {path.name} are not those of bench/results; run 'python -m bench.table'")
+        if new != old:
+            path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":
