@@ -1,4 +1,4 @@
-"""README's commands run as written, with local stand-ins for hub ids, bundles and photos; its numbers are those on file."""
+"""README's commands run as written, with local stand-ins for hub ids, bundles and photos; all documents' numbers are those on file."""
 
 import json
 import re
@@ -15,6 +15,7 @@ from bench import table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BIN = Path(sys.executable).parent
 
 
@@ -22,34 +23,57 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
-COMMANDS = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
+BLOCKS = [[line.split("#")[0].strip() for line in block.splitlines() if line.strip()] for block in blocks("sh")]
+COMMANDS = [line for block in BLOCKS for line in block]
 
-EXPORTS = [line for line in COMMANDS if line.startswith("make export")]
 
-
-@pytest.fixture(scope="module")
-def workplace(tiny, bundles, tmp_path_factory):
-    """A folder in which README's names exist: the bundles, the photo."""
-    folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(tiny, folder / "engines" / "janus-pro-1b")
-    shutil.copytree(bundles("tiny-flow"), folder / "engines" / "nano-flow")
-    Image.new("RGB", (60, 40), "red").save(folder / "photo.jpg")
-    return folder
+@pytest.fixture
+def workplace(tiny, bundles, tmp_path):
+    """A folder in which README's names exist: the photo, and bundles that another block makes."""
+    shutil.copytree(tiny, tmp_path / "engines" / "janus-pro-1b")
+    shutil.copytree(bundles("tiny-flow"), tmp_path / "engines" / "nano-flow")
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "photo.jpg")
+    return tmp_path
 
 
 def run(command, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith("make")])
-def test_command(line, workplace, checkpoints):
-    program, *arguments = shlex.split(line.replace("deepseek-ai/Janus-Pro-1B", str(checkpoints("tiny", "original", "bin"))))
-    assert program.startswith(".venv/bin/")
-    result = run([str(BIN / Path(program).name), *arguments], workplace)
-    if "tensorrt" in arguments and result.returncode:  # no GPU
-        assert "pip install 'janus-rt[trt]'" in result.stderr and len(result.stderr.splitlines()) == 1
-        return
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if not all(line.startswith("make") for line in block)], ids=lambda block: block[-1]
+)
+def test_block(block, workplace, checkpoints):
+    """The commands of a block in their order. Those of make, and of pip, have tests of their own."""
+    bundle = workplace / "engines" / "janus-pro-1b"
+    if exports := any(re.search("checkpoint .* --out engines/janus-pro-1b$", line) for line in block):
+        shutil.rmtree(bundle)
+    for line in block:
+        if line.startswith("make") or "/pip " in line:
+            continue
+        program, *arguments = shlex.split(line.replace("deepseek-ai/Janus-Pro-1B", str(checkpoints("tiny", "original", "bin"))))
+        if program == "python3":
+            command = [sys.executable, *arguments, "--without-pip"]
+        else:
+            assert program.startswith(".venv/bin/")
+            command = [str(BIN / Path(program).name), *arguments]
+        result = run(command, workplace)
+        if "tensorrt" in arguments and result.returncode:  # no GPU
+            assert "tensorrt" in result.stderr and len(result.stderr.splitlines()) == 1
+            continue
+        assert result.returncode == 0, (line, result.stderr)
+    if exports:
+        assert json.loads((bundle / "manifest.json").read_text())["precision"] == "int4"
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "/pip " in line])
+def test_install(line):
+    """In a clone, pip finds this project and all the extras that are named. Nothing is installed."""
+    program, *arguments = shlex.split(line)
+    assert program == ".venv/bin/pip" and arguments[:1] == ["install"]
+    result = run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments, "--dry-run"], ROOT)
     assert result.returncode == 0, result.stderr
+    assert "Would install janus-rt" in result.stdout and "does not provide the extra" not in result.stderr
 
 
 def make(*arguments, cwd=ROOT):
@@ -71,25 +95,16 @@ def test_make_demo(tmp_path):
     assert result.stdout.strip().splitlines()[-1].strip() == "a blue square"
 
 
-def test_make_export(checkpoints, tmp_path):
-    line, _ = EXPORTS
-    source = str(checkpoints("tiny", "original", "bin"))
-    line = line.replace("deepseek-ai/Janus-Pro-1B", source).replace("engines/janus-pro-1b", str(tmp_path / "out"))
-    result = make(*shlex.split(line)[1:])
-    assert result.returncode == 0, result.stderr
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["precision"] == "int4"
-    result = make("export")
-    assert result.returncode == 2 and "usage: make export MODEL=" in result.stderr
-
-
-def test_make_export_of_nano_flow(tmp_path):
-    _, line = EXPORTS
+def test_make_export(tmp_path):
+    (line,) = [line for line in COMMANDS if line.startswith("make export")]
     result = make(*shlex.split(line)[1:], f"OUT={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["family"] == "janus-flow" and manifest["precision"] == "int8"
     result = make("export", "MODEL=nano/janus-nano", f"OUT={tmp_path / 'other'}", "VAE=nano/nano-flow/vae")
     assert result.returncode == 2 and "leave --vae out" in result.stderr
+    result = make("export")
+    assert result.returncode == 2 and "usage: make export MODEL=" in result.stderr
 
 
 def test_make_setup_for_a_gpu():
@@ -119,20 +134,39 @@ def test_make_help_lists_every_verb():
     assert [verb for verb in verbs if verb not in printed] == []
 
 
-def test_python_example(workplace):
-    (code,) = blocks("python")
-    result = run([sys.executable, "-c", code], workplace)
+@pytest.mark.parametrize("number, picture", [(0, "circle.png"), (1, "fox.png")])
+def test_python_example(number, picture, workplace):
+    result = run([sys.executable, "-c", blocks("python")[number]], workplace)
     assert result.returncode == 0, result.stderr
-    assert (workplace / "fox.png").is_file() and result.stdout.strip()
+    assert (workplace / picture).is_file() and result.stdout.strip()
 
 
-def test_links_lead_somewhere():
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert targets and [target for target in targets if not (ROOT / target).exists()] == []
+def test_every_python_example_is_run():
+    assert len(blocks("python")) == 2
 
 
-def test_numbers_are_those_on_file():
-    assert table.replaced(README) == README
+def anchors(path):
+    """The names that a host of Markdown gives to a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+        assert not anchor or anchor in anchors(path.parent / target if target else path), (target, anchor)
+
+
+@pytest.mark.parametrize("path", table.DOCUMENTS, ids=lambda path: path.name)
+def test_numbers_are_those_on_file(path):
+    text = path.read_text(encoding="utf-8")
+    assert table.names(text) and table.replaced(text) == text
+
+
+def test_every_table_stands_in_one_place():
+    placed = [name for path in table.DOCUMENTS for name in table.names(path.read_text(encoding="utf-8"))]
+    assert sorted(placed) == sorted(table.TABLES)
 
 
 def test_options_in_the_table_exist():
