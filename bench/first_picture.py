@@ -9,6 +9,7 @@ import click
 from PIL import Image, ImageDraw, ImageFont
 
 import janus_runtime
+from janus_runtime.image import resize
 
 PROMPTS = (
     "a large red circle",
@@ -32,7 +33,7 @@ def main(out: Path) -> None:
         top = _GAP + row * (_SIDE + _LINE + _GAP)
         pen.text((_GAP, top), prompt, "black", font)
         for column, picture in enumerate(pictures[row * _COLUMNS : (row + 1) * _COLUMNS]):
-            scaled = picture.image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+            scaled = resize(picture.image, (_SIDE, _SIDE), Image.Resampling.LANCZOS)
             sheet.paste(scaled, (_GAP + column * (_SIDE + _GAP), top + _LINE))
     sheet.save(out)
 

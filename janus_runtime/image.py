@@ -76,9 +76,14 @@ def target_size(width: int, height: int, size: int, min_size: int) -> tuple[int,
     return max(int(width / longest * size), min_size), max(int(height / longest * size), min_size)
 
 
+def resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Width first, then height, each rounded to 8 bits: what one call does up to Pillow 12. From 13 on its order depends on the shape."""
+    return image.resize((size[0], image.height), resample).resize(size, resample)
+
+
 def preprocess(image: Image.Image, spec: ImageInput) -> NDArray[np.float32]:
     """RGB image -> pixels [3, size, size], about -1 to 1."""
-    resized = image.resize(target_size(*image.size, spec.size, spec.min_size), Image.Resampling.BICUBIC)
+    resized = resize(image, target_size(*image.size, spec.size, spec.min_size), Image.Resampling.BICUBIC)
     square = Image.new("RGB", (spec.size, spec.size), (spec.background[0], spec.background[1], spec.background[2]))
     square.paste(resized, ((spec.size - resized.width) // 2, (spec.size - resized.height) // 2))
     planes = np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .. import __version__
 from ..console.output import printable
-from ..image import grid
+from ..image import grid, resize
 from ..janus import Janus
 from ..text_to_image import GeneratedImage
 from ..whole_file import open_part, rename_new
@@ -49,7 +49,7 @@ class PictureFolder:
     def _scaled(self, image: Image.Image) -> Image.Image:
         if self.upscale is None:
             return image
-        return image.resize((self.upscale, self.upscale), Image.Resampling.LANCZOS)
+        return resize(image, (self.upscale, self.upscale), Image.Resampling.LANCZOS)
 
     def _write(self, image: Image.Image, name: str, picture: GeneratedImage) -> Path:
         info = PngInfo()
