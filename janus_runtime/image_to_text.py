@@ -90,12 +90,14 @@ class Chat:
         text: str,
         images: Picture | Sequence[Picture] = (),
         *,
+        exif_orientation: bool = True,
         max_tokens: int | None = None,
         sampler: Sampler | None = None,
         seed: int = 0,
         cancel: threading.Event | None = None,
     ) -> Answer:
-        """One turn. Pictures come before the text. `sampler` defaults to greedy. Ends the answer before it, if it still runs.
+        """One turn. Pictures come before the text, upright as their EXIF says unless `exif_orientation` is
+        False, which leaves them as stored, as the original does. `sampler` defaults to greedy. Ends the answer before it, if it still runs.
 
         Reads pictures and prompt before it returns; the answer is drawn while it is iterated over. Raises ImageError,
         PromptError, ValueError at once, NumericalError and Cancelled at any time. A turn that raises before it returns
@@ -106,7 +108,7 @@ class Chat:
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; expected 1 or more")
         noise = Noise([check_seed(seed)], manifest.language_model.vocab_size)
-        pictures = [preprocess(open_image(image), manifest.image_input) for image in as_pictures(images)]
+        pictures = [preprocess(open_image(image, exif_orientation), manifest.image_input) for image in as_pictures(images)]
         ids = np.concatenate([self._unsaid(), self.prompter.question(text, len(pictures), first=self._last is None)])
         room = self.max_length - self.length - len(ids)
         if room < 1:

@@ -85,6 +85,7 @@ class Janus:
         top_p: float = 1.0,
         steps: int | None = None,
         image: Picture | None = None,
+        exif_orientation: bool = True,
         image_weight: float | None = None,
         batch_size: int = 8,
         on_step: OnStep | None = None,
@@ -98,8 +99,9 @@ class Janus:
         Picture i of a prompt is picture 0 with `seed + i`. `cfg_weight` and `temperature` default to the model's;
         temperature 0 is greedy; `top_k` 0 and `top_p` 1 sample from all ids, as the original does. `steps` is JanusFlow's, which
         has no ids and takes none of these three. `image` is a picture that the prompts speak of, for checkpoints trained to draw
-        from one, such as Janus-4o, on the CPU where they draw by ids; `image_weight`, by default 5, is the weight of its visual
-        features relative to its ids. `batch_size` pictures are drawn at once: more is faster in all and takes more memory.
+        from one, such as Janus-4o, on the CPU where they draw by ids; `exif_orientation` turns it upright
+        as its EXIF says; `image_weight`, by default 5, is the weight of its visual features relative to its ids. `batch_size`
+        pictures are drawn at once: more is faster in all and takes more memory.
         `on_step(step, total)` reports progress over all batches; setting `cancel` ends the drawing at the next step. Raises at once
         PromptError, ImageError, BackendError where it cannot draw from a picture, and ValueError on settings out of range; while it
         is iterated over NumericalError, Cancelled and BackendError.
@@ -123,7 +125,7 @@ class Janus:
         weight = defaults.cfg_weight if cfg_weight is None else cfg_weight
         if not abs(weight) <= MAX_CFG_WEIGHT:
             raise ValueError(f"cfg_weight is {weight}; expected -{MAX_CFG_WEIGHT:g} to {MAX_CFG_WEIGHT:g}")
-        pixels = None if image is None else self._pixels_to_draw_from(image)
+        pixels = None if image is None else self._pixels_to_draw_from(image, exif_orientation)
         image_weight = self._image_weight(image_weight, given=image is not None)
         drawn_by = None if self.manifest.flow else sampler
         request = Request(prompts, n, check_seed(seed, n), weight, batch_size, drawn_by, steps, pixels, image_weight)
@@ -131,13 +133,13 @@ class Janus:
 
     generate = _collect(stream)
 
-    def _pixels_to_draw_from(self, image: Picture) -> Floats:
+    def _pixels_to_draw_from(self, image: Picture, exif_orientation: bool) -> Floats:
         self._require("understanding")
         if not self.manifest.flow and self.backend != "cpu":
             raise BackendError(
                 f"a picture drawn from another takes three rows, and draws on {self.backend} are of pairs; use --backend cpu"
             )
-        pixels = preprocess(open_image(image), self.manifest.image_input)
+        pixels = preprocess(open_image(image, exif_orientation), self.manifest.image_input)
         _log.warning("drawing from a picture is for checkpoints trained for it, such as Janus-4o; others hardly follow it")
         return pixels
 
@@ -159,6 +161,7 @@ class Janus:
         images: Picture | Sequence[Picture],
         question: str = "Describe this image.",
         *,
+        exif_orientation: bool = True,
         max_tokens: int | None = None,
         temperature: float = 0.0,
         top_k: int = 0,
@@ -168,6 +171,7 @@ class Janus:
     ) -> Answer:
         """Asks one question about one or several pictures; iterate over the result for text as it comes.
 
+        Pictures are turned upright as their EXIF says; `exif_orientation=False` leaves them as stored, as the original does.
         Pictures and prompt are read before it returns. Raises ImageError, PromptError, ValueError, NumericalError, Cancelled.
         """
         pictures = as_pictures(images)
@@ -176,6 +180,7 @@ class Janus:
         return self.chat().say(
             question,
             pictures,
+            exif_orientation=exif_orientation,
             max_tokens=max_tokens,
             sampler=Sampler(temperature, top_k, top_p),
             seed=seed,

@@ -12,7 +12,7 @@ from ..console.errors import one_line
 from ..console.output import note, say
 from ..console.signals import cancel_on_interrupt
 from ..errors import Cancelled, ConversationFull, JanusError
-from .options import max_tokens_option, open_model, out_option, sampling_options
+from .options import exif_option, max_tokens_option, open_model, out_option, sampling_options
 
 if TYPE_CHECKING:
     from ..image_to_text import Answer
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     show_default="the model's limit",
     help="Tokens that a conversation may hold, pictures included.",
 )
+@exif_option
 @sampling_options(0.0)
 @out_option
 @open_model

@@ -6,7 +6,7 @@ import click
 
 from ..console.commands import Command, option
 from ..console.output import note
-from .options import max_tokens_option, open_model, sampling_options
+from .options import exif_option, max_tokens_option, open_model, sampling_options
 
 if TYPE_CHECKING:
     from ..janus import Janus
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command, example='janus-rt describe photo.jpg --ask "What is in the background?"')
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @option("Answer", "--ask", default="Describe this image.", metavar="QUESTION", help="The question, about all images together.")
+@exif_option
 @max_tokens_option
 @sampling_options(0.0)
 @open_model

@@ -9,7 +9,7 @@ import click
 from ..console.commands import Command, FiniteFloat, option
 from ..console.output import note, say
 from ..console.status import StatusLine, progress_bar
-from .options import open_model, out_option, sampling_options
+from .options import exif_option, open_model, out_option, sampling_options
 
 if TYPE_CHECKING:
     from ..janus import Janus
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     show_default="none",
     help="Reference picture for the prompts; only for checkpoints trained for it, such as Janus-4o.",
 )
+@exif_option
 @option(
     "Picture",
     "--image-weight",

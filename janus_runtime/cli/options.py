@@ -15,6 +15,12 @@ from ..console.signals import exit_on_terminate
 out_option = option(
     "Output", "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), help="Folder for pictures; made if absent."
 )
+exif_option = option(
+    "Input",
+    "--exif-orientation/--no-exif-orientation",
+    default=True,
+    help="Turn photos upright as their EXIF says, or leave them as stored, as the original Janus does.",
+)
 max_tokens_option = option("Answer", "--max-tokens", type=click.IntRange(1), default=512, help="Longest answer, in tokens.")
 
 

@@ -61,13 +61,23 @@ class Conversation:
     """Holds one `Chat`, the pictures for its next question, and the folder that `/draw` writes to."""
 
     def __init__(
-        self, janus: Janus, out: Path, quiet: bool, *, max_tokens: int, max_length: int | None, seed: int, **sampling: Any
+        self,
+        janus: Janus,
+        out: Path,
+        quiet: bool,
+        *,
+        max_tokens: int,
+        max_length: int | None,
+        exif_orientation: bool,
+        seed: int,
+        **sampling: Any,
     ) -> None:
         self._janus = janus
         self._out = out
         self._quiet = quiet
         self._max_tokens = max_tokens
         self._max_length = max_length
+        self._exif_orientation = exif_orientation
         self._first_seed = seed
         self._sampler = Sampler(**sampling)
         self._start()
@@ -87,7 +97,7 @@ class Conversation:
         if command == "/image" and rest:
             # No shell stands between: quotes of a dragged file and ~ are ours to take off.
             path = rest[1:-1] if rest[0] == rest[-1] and rest[0] in "'\"" else rest
-            self._images.append(open_image(Path(path).expanduser()))
+            self._images.append(open_image(Path(path).expanduser(), self._exif_orientation))
             return None
         if command == "/draw" and rest:
             return self._draw(rest, cancel)

@@ -16,7 +16,7 @@ from PIL import Image
 from janus_runtime.cli import main
 from janus_runtime.cli.picture_folder import PictureFolder, slug
 from janus_runtime.cli.repl import COMMANDS
-from janus_runtime.image import open_image
+from janus_runtime.image import open_image, preprocess
 
 
 @pytest.fixture
@@ -29,6 +29,37 @@ def red(tmp_path):
 def objects(result):
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+def seen_sizes(monkeypatch):
+    """Sizes of the pictures that reach preprocessing."""
+    sizes = []
+    for module in ("image_to_text", "janus"):
+
+        def record(picture, spec):
+            sizes.append(picture.size)
+            return preprocess(picture, spec)
+
+        monkeypatch.setattr(f"janus_runtime.{module}.preprocess", record)
+    return sizes
+
+
+@pytest.mark.parametrize("command", ["describe", "chat", "generate"])
+def test_photos_are_turned_upright_unless_asked_otherwise(run, tiny, tmp_path, seen_sizes, command):
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (40, 30)).save(path, exif=exif)
+    arguments = {
+        "describe": ("describe", path, "--max-tokens", 1),
+        "chat": ("chat", "--max-tokens", 1),
+        "generate": ("generate", "fox", "-n", 1, "--image", path, "--out", tmp_path),
+    }[command]
+    for flags in ((), ("--exif-orientation",), ("--no-exif-orientation",)):
+        result = run(main, *arguments, *flags, "--bundle", tiny, input=f"/image {path}\nhello\n")
+        assert result.exit_code == 0, result.output
+    assert seen_sizes == [(30, 40), (30, 40), (40, 30)]
 
 
 def test_generate_writes_numbered_files_with_their_parameters(run, tiny, tmp_path):
