@@ -16,6 +16,7 @@ from janus_runtime.console.output import note, print_json, say
 from janus_runtime.console.status import StatusLine
 from janus_runtime.errors import BackendError
 from janus_runtime.manifest import Precision, Times
+from janus_runtime.packages import importing
 
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 
@@ -68,8 +69,9 @@ def checkpoint(
     SRC is a hub id, or a folder in the original, the HF, JanusFlow's or Paddle's layout.
     """
     with report_errors(debug), StatusLine(quiet) as line:
-        from .bundle import export_bundle
-        from .checkpoint import open_checkpoint
+        with importing("export", "janus-export checkpoint"):
+            from .bundle import export_bundle
+            from .checkpoint import open_checkpoint
         from .errors import CheckpointError
 
         _return_freed_memory()
@@ -145,7 +147,8 @@ def inspect(source: str, vae: str | None, as_json: bool, debug: bool) -> None:
     And what is wrong with it. SRC is a folder, or a hub id, which is fetched first.
     """
     with report_errors(debug):
-        from .inspect import inspect_checkpoint
+        with importing("export", "janus-export inspect"):
+            from .inspect import inspect_checkpoint
 
         report = inspect_checkpoint(source, vae)
         if as_json:

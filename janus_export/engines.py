@@ -9,6 +9,7 @@ from typing import Literal
 from janus_runtime.bundle import Bundle, sha256
 from janus_runtime.errors import BackendError, JanusError
 from janus_runtime.manifest import MAX_STEPS, WEIGHTS, Manifest
+from janus_runtime.packages import importing
 from janus_runtime.plans import FORMAT, KEY, PLANS, Plan, PlanSet, folder_name
 
 from .aside import aside
@@ -80,7 +81,8 @@ def build_engines(
     models = {}
     if weights in ("bf16", "int4"):
         # It needs onnx-ir, which an environment for plans of fp16 may lack.
-        from . import trt_weights
+        with importing("trt", f"--weights {weights}"):
+            from . import trt_weights
 
         paths = {name: bundle.path / graph.file for name, graph in graphs.items()}
         models = {name: model for name, path in paths.items() if (model := trt_weights.rewritten(name, path, weights))}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from janus_runtime.errors import BackendError, JanusError, first_line
 from janus_runtime.manifest import Graph, TensorSpec
+from janus_runtime.packages import importing
 from janus_runtime.whole_file import open_part, rename_over
 
 # Shape letter -> its least, its usual and its largest size.
@@ -194,10 +195,8 @@ def pin_types(network: Any, trt: Any) -> None:
 
 def this_gpu() -> tuple[str, str]:
     """Name and compute capability of the first GPU. Raises BackendError."""
-    try:
+    with importing("trt", "the search for a GPU"):
         from cuda.core import Device
-    except ImportError:
-        raise BackendError("cuda-core is not installed; run pip install 'janus-rt[trt]'") from None
     try:
         device = Device(0)
         device.set_current()
@@ -210,12 +209,8 @@ def this_gpu() -> tuple[str, str]:
 
 
 def _import(library: str) -> Any:
-    try:
+    with importing("trt", "the builder of plans"):
         return importlib.import_module(library)
-    except ModuleNotFoundError:
-        raise BackendError(f"{library} is not installed; run pip install 'janus-rt[trt]'") from None
-    except (ImportError, OSError, RuntimeError) as error:
-        raise BackendError(f"{library} cannot be loaded ({first_line(error)}); run pip install 'janus-rt[trt]'") from None
 
 
 def _logger(trt: Any) -> Any:
@@ -238,7 +233,8 @@ def _logger(trt: Any) -> Any:
 
 def with_sizes(onnx: Path, sizes: Mapping[str, int]) -> bytes:
     """The graph with numbers for the letters of `sizes`, as TensorRT's parser takes it. Weights stay where they are."""
-    import onnx_ir as ir
+    with importing("trt", "a cache that is written in place"):
+        import onnx_ir as ir
 
     model = ir.load(onnx)
     for value in [*model.graph.inputs, *model.graph.outputs]:

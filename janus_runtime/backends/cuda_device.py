@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..errors import BackendError, OutOfMemory, first_line
 from ..manifest import DType
+from ..packages import importing, install_hint
 from .cuda_kernels import PARAMETERS, SOURCE, CudaKernels, address
 from .device import DeviceArray, Kernels
 
@@ -198,7 +199,7 @@ class CudaDevice:
         except (RuntimeError, self._error) as error:
             raise BackendError(
                 f"NVRTC could not compile our kernels for {self.name}, {arch} ({first_line(error)}); expected NVRTC of CUDA 12 or 13 "
-                "and a GPU that it supports: pip install 'janus-rt[gpu]'"
+                f"and a GPU that it supports: {install_hint('gpu')}"
             ) from error
 
     def _allocate(self, memory: Any, kind: str, shape: tuple[int, ...], dtype: DTypeLike) -> CudaArray:
@@ -267,12 +268,10 @@ class _HostMemory:
 
 def _cuda() -> tuple[ModuleType, ModuleType, type[Exception]]:
     """cuda.core, the driver's bindings, and the exception of both."""
-    try:
+    with importing("gpu", "the cuda backend"):
         core = import_module("cuda.core")
         driver = import_module("cuda.bindings.driver")
         utils = import_module("cuda.core._utils.cuda_utils")
-    except ImportError as error:
-        raise BackendError(f"the cuda backend needs cuda.core ({error}); pip install 'janus-rt[gpu]'") from None
     return core, driver, utils.CUDAError
 
 

@@ -11,16 +11,15 @@ import numpy as np
 from ..bundle import Bundle
 from ..errors import BackendError, BundleError, first_line
 from ..manifest import WEIGHTS, Graph, TensorSpec
+from ..packages import importing
 from ..session import Session
 from .base import Array, Kind, check_names, check_tensors
 
 if TYPE_CHECKING:
     from ..engines import Engines
 
-try:
+with importing("cpu", "the cpu backend"):
     import onnxruntime as ort
-except ImportError as error:
-    raise BackendError(f"the cpu backend needs ONNX Runtime ({error}); pip install 'janus-rt[cpu]'") from None
 
 
 # The first that was tested with keys and values in int8.

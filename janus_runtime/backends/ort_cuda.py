@@ -9,15 +9,14 @@ from ..bundle import Bundle
 from ..device_loop import Steps
 from ..errors import BackendError, BundleError, OutOfMemory, first_line, is_out_of_memory
 from ..manifest import WEIGHTS
+from ..packages import importing, install_hint
 from .cuda_device import CudaDevice
 from .cuda_kernels import address
 from .device import DeviceArray
 from .device_backend import DeviceBackend, DeviceGraph
 
-try:
+with importing("gpu", "the cuda backend"):
     import onnxruntime as ort
-except ImportError as error:
-    raise BackendError(f"the cuda backend needs ONNX Runtime for GPUs ({error}); pip install 'janus-rt[gpu]'") from None
 
 _PROVIDER = "CUDAExecutionProvider"
 # The number of a captured graph that means none.
@@ -35,7 +34,7 @@ class OrtCuda(DeviceBackend):
         super().__init__()
         if _PROVIDER not in ort.get_available_providers():
             raise BackendError(
-                f"ONNX Runtime {ort.__version__} is here without CUDA; pip uninstall onnxruntime, then pip install 'janus-rt[gpu]'"
+                f"ONNX Runtime {ort.__version__} is here without CUDA; run pip uninstall onnxruntime, then {install_hint('gpu')}"
             )
         precision = bundle.manifest.precision
         if precision == "fp32":

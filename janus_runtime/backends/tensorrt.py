@@ -8,16 +8,15 @@ from typing import Any
 from ..bundle import Bundle
 from ..device_loop import Steps
 from ..errors import BackendError, OutOfMemory, is_out_of_memory
+from ..packages import importing
 from ..plans import context_without_memory, find_plans
 from .cuda_device import CudaDevice
 from .cuda_kernels import address
 from .device import DeviceArray
 from .device_backend import DeviceBackend, DeviceGraph
 
-try:
+with importing("trt", "the tensorrt backend"):
     import tensorrt as trt
-except (ImportError, OSError, RuntimeError) as error:  # the last two where its libraries are not found
-    raise BackendError(f"the tensorrt backend needs TensorRT ({error}); pip install 'janus-rt[trt]'") from None
 
 
 class _Log(trt.ILogger):  # type: ignore[misc]

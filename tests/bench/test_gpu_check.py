@@ -63,7 +63,7 @@ def test_an_unknown_step(place):
 
 
 def test_nano(place):
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (pip install 'janus-rt[trt-test]')")
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (pip install '.[trt-test]')")
     shutil.copytree(NANO, Path(place["GPU_CHECK_PACKED"]) / "nano-fp16")
     result = check(place, *NANO_STEPS)
     assert result.returncode == 0, result.stdout
@@ -136,7 +136,7 @@ def test_what_runs_beside_tensorrt_needs_nothing_else(module):
 
 
 def test_plain_plans_are_built_without_onnx(tmp_path):
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (pip install 'janus-rt[trt-test]')")
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (pip install '.[trt-test]')")
     shutil.copytree(NANO, tmp_path / "nano")
     arguments = ["--library", "tensorrt_rtx", "--compute-capability", "8.9", "--level", "0", "--lengths", "320", "--flavour", "slice"]
     code = f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); from bench.gpu_plans import main; main()"

@@ -31,6 +31,7 @@ from janus_export.trt_weights import bytes_of, interface, rewritten, save
 from janus_runtime.bundle import Bundle
 from janus_runtime.errors import BackendError, BundleError, JanusError
 from janus_runtime.manifest import MAX_STEPS, TensorSpec
+from janus_runtime.packages import install_hint
 from janus_runtime.plans import find_plans
 from tests.export import trt86
 
@@ -515,7 +516,8 @@ def test_a_bundle_of_integer_weights(run, tiny16):
 
 def test_no_tensorrt(run, tiny16, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert "tensorrt is not installed; run pip install 'janus-rt[trt]'" in refused(run, tiny16)
+    line = refused(run, tiny16)
+    assert "the builder of plans needs packages that are not installed: tensorrt" in line and install_hint("trt") in line
 
 
 def test_no_gpu(run, tiny16, monkeypatch):

@@ -141,7 +141,7 @@ def test_a_missing_cuda_core_says_what_to_install(monkeypatch):
 
 
 def test_no_gpu_here_is_one_line():
-    pytest.importorskip("cuda.core", reason="cuda.core is not installed: pip install 'janus-rt[gpu]'")
+    pytest.importorskip("cuda.core", reason="cuda.core is not installed: pip install '.[gpu]'")
     try:
         device = CudaDevice()
     except BackendError as error:
@@ -364,7 +364,7 @@ HOLDERS = {
 
 
 def test_every_name_of_cuda_exists():
-    pytest.importorskip("cuda.core", reason="cuda.core is not installed: pip install 'janus-rt[gpu]'")
+    pytest.importorskip("cuda.core", reason="cuda.core is not installed: pip install '.[gpu]'")
     tree, seen = ast.parse(Path(cuda_device.__file__).read_text()), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):

@@ -6,13 +6,15 @@ import sys
 import pytest
 from PIL import Image
 
+from janus_runtime.packages import install_hint
+
 FORBID = """
 import sys
 class Forbid:
     names = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "ml_dtypes", "safetensors", "huggingface_hub", "janus_export"}
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in self.names:
-            raise ImportError(f"{name} must not be imported")
+            raise ModuleNotFoundError(f"{name} must not be imported", name=name)
 sys.meta_path.insert(0, Forbid())
 """
 
@@ -66,4 +68,4 @@ main(["info", "--bundle", sys.argv.pop(1)])
 """
     result = subprocess.run([sys.executable, "-c", FORBID + code, str(tiny)], capture_output=True, text=True)
     assert result.returncode == 1
-    assert "pip install 'janus-rt[cpu]'" in result.stderr and "Traceback" not in result.stderr
+    assert install_hint("cpu") in result.stderr and "Traceback" not in result.stderr

@@ -17,7 +17,7 @@ PLAIN = [0.0, 0.0, 1.0]  # drawn, all ids
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"])
 def test_it_compiles_for_every_gpu(arch):
-    core = pytest.importorskip("cuda.core", reason="cuda.core is not installed: pip install 'janus-rt[gpu]'")
+    core = pytest.importorskip("cuda.core", reason="cuda.core is not installed: pip install '.[gpu]'")
     try:
         program = core.Program(SOURCE.read_text(), "c++", core.ProgramOptions(name=SOURCE.name, arch=arch))
     except RuntimeError as error:  # not the compiler's own error
