@@ -3,15 +3,17 @@
 Rules are the original `VLChatProcessor`'s. Letters: T ids of one prompt, D hidden size, k pictures.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as _Tokenizer
+from tokenizers import __version__ as tokenizers_version
 from tokenizers.decoders import DecodeStream
 
-from .errors import BundleError, PromptError
+from .errors import BundleError, PromptError, first_line
 from .manifest import Manifest, Template
 
 Ids = NDArray[np.int32]
@@ -26,6 +28,21 @@ def render(template: Template, messages: Sequence[tuple[str, str]], system: str 
     return "".join(parts).strip()
 
 
+def explain_unreadable(path: Path, error: Exception, remedy: str) -> str:
+    """Why the tokenizers library could not read `path`: a newer format, or, with `remedy`, no tokenizer at all."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(raw["model"], dict) and "version" in raw and "added_tokens" in raw
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        whole = False
+    if not whole:
+        return f"{path} is not a tokenizer: {first_line(error)}; {remedy}"
+    return (
+        f"tokenizers {tokenizers_version}, installed here, cannot read {path} ({first_line(error):.200}): it was saved by a newer "
+        f"version; run pip install --upgrade tokenizers, and if it stays, {remedy}"
+    )
+
+
 class Prompter:
     """Builds ids for one model: its tokenizer, special tokens and template, all from the bundle."""
 
@@ -33,7 +50,7 @@ class Prompter:
         try:
             self._tokenizer = _Tokenizer.from_file(str(tokenizer_path))
         except Exception as error:  # the library raises bare Exception
-            raise BundleError(f"{tokenizer_path} is not a tokenizer: {error}; export the bundle again") from None
+            raise BundleError(explain_unreadable(tokenizer_path, error, "export the bundle again")) from None
         # Settings that some trainers save; at inference they would cut or fill every prompt.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

@@ -5,9 +5,11 @@ import json
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from janus_runtime.bundle import NANO
 from janus_runtime.errors import BundleError, PromptError
 from janus_runtime.manifest import Manifest, Token, Tokens
 from janus_runtime.prompt import Prompter, render, splice
@@ -189,5 +191,14 @@ def test_a_tokenizer_of_another_model(tiny, tmp_path):
     with pytest.raises(BundleError, match="gives .* the id 2, the manifest 77; export again"):
         Prompter(dataclasses.replace(manifest, tokens=tokens), tiny / "tokenizer.json")
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(BundleError, match="is not a tokenizer"):
+    with pytest.raises(BundleError, match="is not a tokenizer: .*; export the bundle again"):
         Prompter(manifest, tmp_path / "tokenizer.json")
+
+
+def test_a_tokenizer_that_is_newer_than_the_library(tmp_path):
+    manifest, raw = Manifest.load(NANO), json.loads((NANO / "tokenizer.json").read_text())
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({**raw, "normalizer": {"type": "OneOfNextYear"}}))
+    with pytest.raises(BundleError, match=rf"tokenizers {tokenizers.__version__}, installed here, cannot read .* \(.*\)") as error:
+        Prompter(manifest, path)
+    assert "pip install --upgrade tokenizers" in str(error.value) and "is not a tokenizer" not in str(error.value)
