@@ -40,6 +40,7 @@ from .checkpoint import Checkpoint
 from .errors import CheckpointError
 from .goldens import make_goldens
 from .graphs import graphs_for, recipes_of_all
+from .paths import printable, resolve_path
 from .precision import format_of
 from .recipes import check_tensors
 from .sizes import JanusConfig
@@ -72,7 +73,7 @@ def export_bundle(
     Raises CheckpointError if the checkpoint cannot be exported, JanusError or OSError if `out` cannot be written.
     """
     # Links are followed once, here: the folder that a link names is what is replaced.
-    out = out.resolve()
+    out = resolve_path(out)
     _check_target(out, checkpoint.folder, force)
     tasks: tuple[Task, ...] = (only,) if only else ("generation", "understanding")
     if checkpoint.config.flow and not checkpoint.vae and "generation" in tasks:
@@ -181,7 +182,8 @@ def _flow(config: JanusConfig, times: Times) -> Flow | None:
 def _copy_licences(source: Path, folder: Path, prefix: str = "") -> None:
     for licence in source.glob("LICENSE*"):
         if licence.is_file():
-            shutil.copyfile(licence, folder / (prefix + licence.name))
+            # The manifest names it, in UTF-8.
+            shutil.copyfile(licence, folder / (prefix + printable(licence.name)))
 
 
 def _strangers(folder: Path) -> list[str]:

@@ -9,7 +9,6 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,15 @@ from .config import is_flow, parse_config
 from .errors import CheckpointError, VaeError
 from .finetunes import unwrapped
 from .layouts import original_to_hf, vae_to_ours
+from .paths import printable, resolve_path
 from .pdparams import is_paddle, paddle_to_original, read_pdparams
+from .quantised import ADVICE, refuse_stated, refuse_tensors
+from .settings import adapter_notes, read_json, read_preprocessing, read_setting, read_special_tokens
 from .sizes import JanusConfig
 from .tensor import Tensor, lfs_hint
+from .weight_files import VAE_WEIGHTS, WEIGHTS, Located, choose_weights
 
 SDXL_VAE = "stabilityai/sdxl-vae"
-# In order of preference.
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model_state.pdparams")
-_VAE_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 _SAFETENSORS_DTYPES = {
     "F64": np.dtype(np.float64),
@@ -57,7 +57,7 @@ class Vae:
 class Checkpoint:
     """An open checkpoint: `tensors` go by HF name, the VAE's too; `revision` is the commit of a hub id.
 
-    `vae` is JanusFlow's alone. `notes` say what was left out or renamed.
+    `folder` is absolute. `vae` is JanusFlow's alone. `notes` say what was chosen, left out or renamed, a line each.
     """
 
     name: str
@@ -78,8 +78,7 @@ class Checkpoint:
 
     def json(self, name: str) -> dict[str, Any]:
         """A small JSON file beside the weights; empty where there is none."""
-        path = self.folder / name
-        return _read_json(path) if path.is_file() else {}
+        return read_setting(self.folder, name)
 
 
 def open_checkpoint(source: str, vae: str | None = None, draws: bool = True) -> Checkpoint:
@@ -88,20 +87,24 @@ def open_checkpoint(source: str, vae: str | None = None, draws: bool = True) -> 
     `vae`: where JanusFlow's VAE is, a diffusers `AutoencoderKL`; by default the folder `vae` beside the weights, else SDXL's on the hub.
     Without `draws` it is left alone.
     """
-    folder, revision = _locate(source, {"": _WEIGHTS, "vae/": _VAE_WEIGHTS})
+    located = _locate(source, {"": WEIGHTS, "vae": VAE_WEIGHTS}, ("config.json", "tokenizer.json"))
+    folder = located.folder
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise CheckpointError(
                 f"{folder} is an adapter; expected whole weights: merge it with merge_and_unload() in PEFT and save those"
             )
         raise CheckpointError(f"{folder} has no config.json; expected a checkpoint folder or a hub id")
-    raw = _read_json(folder / "config.json")
+    raw = read_json(folder / "config.json")
+    refuse_stated(folder, raw)
     if vae and not is_flow(raw):
         raise CheckpointError(f"{source} is no JanusFlow checkpoint: it decodes pictures by itself; leave --vae out")
-    beside = str(folder / "vae") if (folder / "vae").is_dir() else SDXL_VAE
-    latents = _open_vae(vae or beside) if is_flow(raw) and draws else None
-    config = parse_config(raw, _read_json(latents.folder / "config.json") if latents else None)
-    tensors, notes = unwrapped(_read_tensors(_weight_files(folder, _WEIGHTS)), config.layout)
+    latents, vae_notes = _open_vae(vae, located) if is_flow(raw) and draws else (None, ())
+    config = parse_config(raw, read_json(latents.folder / "config.json") if latents else None)
+    files, weight_notes = choose_weights(folder, located.names, WEIGHTS)
+    stored = _read_tensors([folder / name for name in files])
+    refuse_tensors(folder, stored)
+    tensors, tensor_notes = unwrapped(stored, config.layout)
     if config.layout == "multi_modality":
         tensors = original_to_hf(paddle_to_original(tensors) if is_paddle(tensors) else tensors)
     embedding = "model.language_model.embed_tokens.weight"
@@ -110,16 +113,29 @@ def open_checkpoint(source: str, vae: str | None = None, draws: bool = True) -> 
         tensors["lm_head.weight"] = tensors[embedding]
     if latents:
         tensors |= vae_to_ours(latents.tensors)
-    return Checkpoint(source if revision else folder.resolve().name, revision, folder, config, tensors, latents, notes)
+    setting_notes = (*read_special_tokens(folder)[1], *read_preprocessing(folder)[1], *adapter_notes(folder, located.names))
+    notes = (*located.notes, *weight_notes, *vae_notes, *tensor_notes, *setting_notes)
+    return Checkpoint(source if located.revision else folder.name, located.revision, folder, config, tensors, latents, notes)
 
 
-def _open_vae(source: str) -> Vae:
+def _open_vae(source: str | None, beside: Located) -> tuple[Vae, tuple[str, ...]]:
+    """JanusFlow's VAE from `source`, else from the checkpoint's own folder, else SDXL's; and notes."""
     try:
-        folder, revision = _locate(source, {"": _VAE_WEIGHTS})
+        if source or not (beside.folder / "vae").is_dir():
+            source = source or SDXL_VAE
+            located = _locate(source, {"": VAE_WEIGHTS}, ("config.json",))
+        else:
+            # Of a hub id, the names of its repository are known, of which the folder has those that were chosen.
+            located = beside.inside("vae") if beside.revision else _locate(str(beside.folder / "vae"), {}, ())
+        folder = located.folder
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} has no config.json; expected the folder of a diffusers AutoencoderKL")
-        name = f"{source} at {revision}" if revision else folder.resolve().name
-        return Vae(name, folder, _read_tensors(_weight_files(folder, _VAE_WEIGHTS)))
+        refuse_stated(folder, read_json(folder / "config.json"))
+        name = f"{source} at {located.revision}" if located.revision else folder.name
+        files, notes = choose_weights(folder, located.names, VAE_WEIGHTS)
+        return Vae(name, folder, _read_tensors([folder / file for file in files])), tuple(
+            f"VAE: {note}" for note in (*located.notes, *notes)
+        )
     except CheckpointError as error:
         raise VaeError(f"JanusFlow decodes pictures with a VAE of its own ({SDXL_VAE}, or --vae): {error}") from None
 
@@ -134,58 +150,20 @@ def _read_tensors(paths: list[Path]) -> dict[str, Tensor]:
     return tensors
 
 
-def _locate(source: str, wanted: dict[str, tuple[str, ...]]) -> tuple[Path, str | None]:
-    """Folder and, for a hub id, the commit that was fetched. `wanted`: of each folder inside, the names that its weights may have."""
+def _locate(source: str, wanted: dict[str, tuple[str, ...]], needed: tuple[str, ...]) -> Located:
+    """A folder as it is, or a hub id, fetched. `wanted`, `needed`: see `hub.fetch`. Raises CheckpointError."""
     local = Path(source)
     if local.exists():
         if not local.is_dir():
-            raise CheckpointError(f"{local} is a file; give the folder that holds config.json and the weights")
-        return local, None
+            made_for_llama = f": a GGUF file is made for llama.cpp; {ADVICE}" if local.suffix == ".gguf" else ""
+            raise CheckpointError(f"{printable(source)} is a file; give the folder that holds config.json and the weights{made_for_llama}")
+        folder = resolve_path(local)
+        return Located(folder, None, frozenset(path.name for path in folder.iterdir() if path.is_file()))
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise CheckpointError(f"no folder {source}, and it is no hub id of the form owner/name")
-    from huggingface_hub import list_repo_files, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+        raise CheckpointError(f"no folder {printable(source)}, and it is no hub id of the form owner/name")
+    from .hub import fetch
 
-    try:
-        try:
-            files = list_repo_files(source)
-        except OfflineModeIsEnabled:
-            files = []  # What was fetched before will do.
-        weights = [pattern for folder, names in wanted.items() for pattern in _patterns([folder + name for name in names], files)]
-        found = Path(snapshot_download(source, allow_patterns=["*.json", "LICENSE*", *weights]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"no folder {source}, and fetching it from the hub failed: {first_line(error)}") from None
-    # The hub client stores a snapshot under the name of its commit.
-    return found, found.name
-
-
-def _patterns(names: list[str], files: list[str]) -> list[str]:
-    """Of weights, whole or in shards, the first kind that is among `files`, since some repositories hold the same weights twice.
-
-    A variant's name, such as `….fp16.safetensors`, fits none.
-    """
-    kinds = [[name, name.replace(".", "-*.")] for name in names]
-    there = [kind for kind in kinds if any(fnmatch(name, pattern) for name in files for pattern in kind)]
-    return there[0] if there else sum(kinds, [])
-
-
-def _weight_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """The files that hold the weights: by index if there is one, safetensors before pickles."""
-    for single in names:
-        index = f"{single}.index.json"
-        if (folder / index).is_file():
-            weight_map = _read_json(folder / index).get("weight_map")
-            if not isinstance(weight_map, dict) or not weight_map or not all(map(_names_weights, weight_map.values())):
-                raise CheckpointError(f"{folder / index} has no weight_map from tensors to files beside it; fetch it again")
-            names = sorted(set(weight_map.values()))
-            if missing := [name for name in names if not (folder / name).is_file()]:
-                raise CheckpointError(f"{folder / index} lists {', '.join(missing)}, which is not there; fetch the checkpoint again")
-            return [folder / name for name in names]
-        if (folder / single).is_file():
-            return [folder / single]
-    *most, last = (name.replace(".", "*.") for name in names)
-    expected = f"{', '.join(most)} or {last}"
-    raise CheckpointError(f"{folder} has no weights; expected {expected}")
+    return fetch(source, wanted, needed)
 
 
 def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -212,7 +190,7 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         stated = entry.get("dtype") if isinstance(entry, dict) else None
         if isinstance(stated, str) and stated not in _SAFETENSORS_DTYPES:
             raise CheckpointError(
-                f"{path}: {name} has dtype {stated:.20}; expected float32, float16 or bfloat16: use the checkpoint as published"
+                f"{path}: {name} has dtype {stated:.20}, which quantised checkpoints use; expected float32, float16 or bfloat16: {ADVICE}"
             )
         try:
             dtype, shape = _SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"])
@@ -255,11 +233,15 @@ def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise CheckpointError(f"{path}: {name} is a {type(value).__name__}; expected a flat dictionary of tensors")
-        plain = value.layout == torch.strided and value.is_contiguous() and value.dtype in dtypes
+        if value.dtype not in dtypes:
+            raise CheckpointError(
+                f"{path}: {name} has dtype {value.dtype}, which quantised checkpoints use; expected float32, float16 or bfloat16: {ADVICE}"
+            )
+        plain = value.layout == torch.strided and value.is_contiguous()
         offset = value.untyped_storage()._checkpoint_offset if plain else None
         if offset is None:
             raise CheckpointError(
-                f"{path}: {name} is not stored as one plain piece (old format, sparse, strided or {value.dtype}); "
+                f"{path}: {name} is not stored as one plain piece (old format, sparse or strided); "
                 "load it with torch and save it again as safetensors"
             )
         dtype = dtypes[value.dtype]
@@ -267,17 +249,3 @@ def _read_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 _READERS = {".bin": _read_bin, ".pdparams": read_pdparams, ".safetensors": _read_safetensors}
-
-
-def _names_weights(name: object) -> bool:
-    return isinstance(name, str) and name == Path(name).name and Path(name).suffix in _READERS
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON ({first_line(error)}); fetch it again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}; expected an object")
-    return value

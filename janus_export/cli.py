@@ -73,15 +73,18 @@ def checkpoint(
             from .bundle import export_bundle
             from .checkpoint import open_checkpoint
         from .errors import CheckpointError
+        from .paths import resolve_path
 
         _return_freed_memory()
         if vae and only == "understanding":
             raise CheckpointError("--only understanding draws nothing and takes no VAE; leave --vae out")
+        # Before a checkpoint is fetched.
+        target = resolve_path(out)
         opened = open_checkpoint(source, vae, draws=only != "understanding")
         precision = precision or _default_precision(flow=opened.config.flow is not None)
         for text in opened.notes:
             note(f"note: {text}")
-        manifest = export_bundle(opened, out, precision, only, force, _stages(line, quiet), times)
+        manifest = export_bundle(opened, target, precision, only, force, _stages(line, quiet), times)
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
             line.clear()

@@ -6,9 +6,11 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from janus_runtime.manifest import Family, ImageInput, Template, Token, Tokens
+from janus_runtime.prompt import explain_unreadable
 
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
+from .settings import read_preprocessing, read_special_tokens
 
 # The class attribute of both original processors; transformers' default ends in two more newlines.
 SYSTEM = (
@@ -41,7 +43,7 @@ def read_text_side(checkpoint: Checkpoint) -> tuple[Tokenizer, Tokens, Template,
     path = checkpoint.folder / "tokenizer.json"
     tokenizer = _read_tokenizer(path)
     processor = checkpoint.json("processor_config.json")
-    known = {**checkpoint.json("tokenizer_config.json"), **checkpoint.json("special_tokens_map.json")}
+    known = read_special_tokens(checkpoint.folder)[0]
     texts = {name: _text(processor.get(key), default, key) for name, (key, default) in _TAGS.items()}
     added = list(texts.values())
     if checkpoint.config.flow is not None:
@@ -75,11 +77,11 @@ def read_text_side(checkpoint: Checkpoint) -> tuple[Tokenizer, Tokens, Template,
 
 
 def read_image_input(checkpoint: Checkpoint) -> ImageInput:
-    """The preprocessing that the checkpoint states, in any of the three places that the layouts use.
+    """The preprocessing that the checkpoint states, in any of the places that the layouts use.
 
     Raises CheckpointError on what is no preprocessing of Janus.
     """
-    raw = checkpoint.json("preprocessor_config.json") or checkpoint.json("processor_config.json").get("image_processor") or {}
+    raw = read_preprocessing(checkpoint.folder)[0]
     size, vision = raw.get("image_size", raw.get("size")), checkpoint.config.vision
     size = size.get("height") if isinstance(size, dict) else size
     if size not in (None, vision.image_size):
@@ -97,13 +99,17 @@ def read_image_input(checkpoint: Checkpoint) -> ImageInput:
     mean = _numbers(raw, "image_mean", (0.5, 0.5, 0.5))
     background = _numbers(raw, "background_color", tuple(int(value * 255) for value in mean))
     min_size = _numbers(raw, "min_size", (14,))[0]
-    if not 1 <= min_size <= vision.image_size or any(value != int(value) or not 0 <= value <= 255 for value in background):
+    whole = all(value == int(value) for value in (min_size, *background))
+    if not whole or not 1 <= min_size <= vision.image_size or not all(0 <= value <= 255 for value in background):
         raise CheckpointError(f"the preprocessor says min_size {min_size:g} and background {background}; expected whole numbers in range")
+    std = _numbers(raw, "image_std", (0.5, 0.5, 0.5))
+    if min(std) <= 0:
+        raise CheckpointError(f"the preprocessor says image_std {list(std)}, by which pixels are divided; expected numbers above 0")
     return ImageInput(
         size=vision.image_size,
         min_size=int(min_size),
         mean=mean,
-        std=_numbers(raw, "image_std", (0.5, 0.5, 0.5)),
+        std=std,
         background=tuple(map(int, background)),
         num_tokens=checkpoint.config.image_tokens,
         includes_begin=checkpoint.config.flow is not None,
@@ -132,7 +138,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         tokenizer.no_padding()
         return tokenizer
     except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"{path} is not a tokenizer: {error}") from None
+        raise CheckpointError(explain_unreadable(path, error, "fetch it again")) from None
 
 
 def _text(stated: object, default: str, key: str) -> str:

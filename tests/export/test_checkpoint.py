@@ -68,7 +68,9 @@ def test_views_into_one_storage(folder):
 
 def test_safetensors_are_taken_before_a_bin(folder, checkpoints):
     shutil.copy(checkpoints("tiny", "hf", "bin") / "pytorch_model.bin", folder)
-    assert {tensor.path.suffix for tensor in open_checkpoint(str(folder)).tensors.values()} == {".safetensors"}
+    checkpoint = open_checkpoint(str(folder))
+    assert {tensor.path.suffix for tensor in checkpoint.tensors.values()} == {".safetensors"}
+    assert checkpoint.notes == ("weights are read from model.safetensors; left: pytorch_model.bin",)
 
 
 @pytest.mark.parametrize(
@@ -258,14 +260,42 @@ def test_a_tensor_in_anothers_place(folder):
 def test_a_quantised_checkpoint_is_named_as_one(folder):
     edit_header(folder, lambda header: header["lm_head.weight"].update(dtype="F8_E4M3"))
     with pytest.raises(
-        CheckpointError, match="lm_head.weight has dtype F8_E4M3; expected float32, float16 or bfloat16: use the checkpoint"
+        CheckpointError, match="lm_head.weight has dtype F8_E4M3, which quantised .*: export the checkpoint that it was made from"
     ):
         open_checkpoint(str(folder))
 
 
 def test_a_stale_pickle_index_beside_whole_safetensors(folder):
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-00001-of-00002.bin"}}))
-    assert open_checkpoint(str(folder)).tensors
+    assert open_checkpoint(str(folder)).notes == ("weights are read from model.safetensors; left: pytorch_model.bin.index.json",)
+
+
+def test_a_dtype_of_quantised_weights_in_a_bin(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(1, dtype=torch.int8)}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="a has dtype torch.int8, which quantised checkpoints use"):
+        open_checkpoint(str(folder))
+
+
+def test_a_later_chdir_changes_nothing(checkpoints, tmp_path, monkeypatch):
+    shutil.copytree(checkpoints("tiny-flow"), tmp_path / "copy")
+    shutil.move(tmp_path / "copy" / "vae", tmp_path / "vae")
+    monkeypatch.chdir(tmp_path)
+    checkpoint = open_checkpoint("copy", vae="vae")
+    monkeypatch.chdir("/")
+    assert checkpoint.folder == tmp_path / "copy" and checkpoint.vae.folder == tmp_path / "vae"
+    assert checkpoint.json("config.json") and all(tensor.path.is_file() for tensor in checkpoint.tensors.values())
+
+
+def test_a_folder_of_links_as_hub_caches_have_them(folder, tmp_path):
+    (tmp_path / "snapshot").mkdir()
+    for index, path in enumerate(folder.iterdir()):
+        (tmp_path / f"blob{index}").symlink_to(path)
+        (tmp_path / "snapshot" / path.name).symlink_to(f"../blob{index}")
+    (tmp_path / "link").symlink_to("snapshot")
+    checkpoint = open_checkpoint(str(tmp_path / "link"))
+    assert checkpoint.notes == () and checkpoint.folder == tmp_path / "snapshot" and checkpoint.name == "snapshot"
+    check_tensors(recipes_of_all(checkpoint.config), checkpoint.tensors)
 
 
 @pytest.mark.parametrize("header", [b"[]", b"null", b"[" * 100_000], ids=["list", "null", "deep"])
@@ -319,6 +349,7 @@ def test_a_bin_that_is_no_flat_dictionary(folder, state):
     ],
 )
 def test_an_index_that_is_none(folder, index):
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match="has no weight_map from tensors to files beside it"):
         open_checkpoint(str(folder))

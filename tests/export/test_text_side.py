@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import tokenizers
 from tokenizers import Tokenizer
 
 from bench.flow_layout import FLOW_MODELS
@@ -176,6 +177,15 @@ def test_a_damaged_tokenizer(folder, content):
         read(folder)
 
 
+def test_a_tokenizer_that_is_newer_than_the_library(folder):
+    edit(folder / "tokenizer.json", lambda raw: raw.update(normalizer={"type": "OneOfNextYear"}))
+    with pytest.raises(
+        CheckpointError, match=rf"tokenizers {tokenizers.__version__}, installed here, cannot read .*tokenizer.json \(.*\)"
+    ) as error:
+        read(folder)
+    assert "pip install --upgrade tokenizers" in str(error.value) and "is not a tokenizer" not in str(error.value)
+
+
 def test_a_tokenizer_of_another_family(folder):
     edit(folder / "special_tokens_map.json", lambda raw: raw.update(bos_token="<s>"))
     with pytest.raises(CheckpointError, match="tokenizer.json has no token '<s>', which Janus needs"):
@@ -188,7 +198,9 @@ def test_hf_preprocessing_settings(folder, place):
     settings = {"size": {"height": 64, "width": 64}, "image_mean": [0.4, 0.5, 0.6], "rescale_factor": 1 / 255, "resample": 3}
     (folder / "preprocessor_config.json").unlink()
     (folder / place).write_text(json.dumps(settings if place.startswith("pre") else {"image_processor": settings}))
-    got = read_image_input(open_checkpoint(str(folder)))
+    checkpoint = open_checkpoint(str(folder))
+    got = read_image_input(checkpoint)
+    assert checkpoint.notes == ()
     assert got.mean == (0.4, 0.5, 0.6) and got.background == (102, 127, 153) and got.std == (0.5, 0.5, 0.5)
 
 
@@ -207,6 +219,11 @@ def test_hf_preprocessing_settings(folder, place):
         ({"background_color": [300] * 3}, "expected whole numbers in range"),
         ({"min_size": "14"}, "min_size '14'; expected 1 number"),
         ({"min_size": 0}, "min_size 0 and background"),
+        ({"min_size": 14.5}, "min_size 14.5 and background"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std .*, by which pixels are divided; expected numbers above 0"),
+        ({"image_mean": [0.5, float("nan"), 0.5]}, "image_mean .*; expected 3 numbers"),
+        ({"rescale_factor": float("nan")}, "rescale_factor nan; expected 1 number"),
+        ({"min_size": float("inf")}, "min_size inf; expected 1 number"),
     ],
 )
 def test_preprocessing_that_does_not_fit(folder, change, message):
