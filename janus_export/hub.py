@@ -12,6 +12,9 @@ from .errors import CheckpointError
 from .settings import FILES
 from .weight_files import Located, choose_weights, index_of
 
+# Of the answers that blame the request, those that another time may pass: too slow, too many.
+_LATER = (408, 429)
+
 
 def fetch(source: str, wanted: Mapping[str, Sequence[str]], needed: Sequence[str]) -> Located:
     """The hub's model `source`, `owner/name`: the JSON files that we read, licences, and the weights that are chosen, no others.
@@ -24,7 +27,7 @@ def fetch(source: str, wanted: Mapping[str, Sequence[str]], needed: Sequence[str
     with importing("export", "a hub id"):
         import huggingface_hub as hub
         from huggingface_hub import constants
-        from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+        from huggingface_hub.errors import HFValidationError
 
     host = urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]
     if constants.HF_HUB_OFFLINE:
@@ -32,9 +35,12 @@ def fetch(source: str, wanted: Mapping[str, Sequence[str]], needed: Sequence[str
     try:
         info = hub.HfApi().model_info(source, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         commit, names = info.sha, frozenset(file.rfilename for file in info.siblings or ())
-    except (HFValidationError, RepositoryNotFoundError) as error:
-        raise _failed(source, f"{host} says: {first_line(error)}") from None
+    except HFValidationError as error:
+        raise _failed(source, first_line(error)) from None
     except Exception as error:  # what answers may be no hub, and the client then raises whatever its answer makes it run into
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+        if 400 <= status < 500 and status not in _LATER:
+            raise _failed(source, f"{host} answers {status}: it has no such model, or wants a login ('hf auth login')") from None
         return _open_cached(source, wanted, needed, f"no answer of a hub from {host} ({first_line(error)})")
     if not commit or not names:
         return _open_cached(source, wanted, needed, f"no answer of a hub from {host} (no commit, or no files)")
