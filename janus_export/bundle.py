@@ -32,6 +32,7 @@ from janus_runtime.manifest import (
     Times,
     Tokens,
 )
+from janus_runtime.paths import printable, resolve_path
 from janus_runtime.plans import PLANS
 
 from .aside import MARK, aside
@@ -40,7 +41,6 @@ from .checkpoint import Checkpoint
 from .errors import CheckpointError
 from .goldens import make_goldens
 from .graphs import graphs_for, recipes_of_all
-from .paths import printable, resolve_path
 from .precision import format_of
 from .recipes import check_tensors
 from .sizes import JanusConfig

@@ -16,12 +16,12 @@ import ml_dtypes
 import numpy as np
 
 from janus_runtime.errors import first_line
+from janus_runtime.paths import printable, resolve_path
 
 from .config import is_flow, parse_config
 from .errors import CheckpointError, VaeError
 from .finetunes import unwrapped
 from .layouts import original_to_hf, vae_to_ours
-from .paths import printable, resolve_path
 from .pdparams import is_paddle, paddle_to_original, read_pdparams
 from .quantised import ADVICE, refuse_stated, refuse_tensors
 from .settings import adapter_notes, read_json, read_preprocessing, read_setting, read_special_tokens

@@ -72,8 +72,9 @@ def checkpoint(
         with importing("export", "janus-export checkpoint"):
             from .bundle import export_bundle
             from .checkpoint import open_checkpoint
+        from janus_runtime.paths import resolve_path
+
         from .errors import CheckpointError
-        from .paths import resolve_path
 
         _return_freed_memory()
         if vae and only == "understanding":

@@ -5,8 +5,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from janus_runtime.paths import printable
+
 from .errors import CheckpointError
-from .paths import printable
 from .quantised import ADVICE
 from .settings import read_json
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import BundleError, JanusError
+from .errors import BundleError
 from .manifest import MANIFEST, Graph, Manifest
+from .paths import resolve_path
 
 _BLOCK_BYTES = 1 << 22
 _HERE = Path(__file__).parent
@@ -38,8 +39,7 @@ class Bundle:
             raise BundleError(f"{path} is a file; give the bundle's folder")
         if not Path(path).is_dir():
             raise BundleError(f"no bundle at {path}; make one with 'janus-export checkpoint SRC --out {path}'")
-        folder = Path(path).resolve()
-        check_path(folder)
+        folder = resolve_path(path)
         stamps = {MANIFEST: _stamp(folder / MANIFEST)} if (folder / MANIFEST).is_file() else {}
         manifest = Manifest.load(folder)
         homes = _homes(folder)
@@ -90,14 +90,6 @@ class Bundle:
             if got != file.sha256:
                 raise BundleError(f"{self.path / name} was altered: sha256 {got[:12]}…, expected {file.sha256[:12]}…; export again")
             yield name
-
-
-def check_path(path: Path) -> None:
-    """Raises JanusError if ONNX and ONNX Runtime cannot open files at this path: they take UTF-8 alone."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise JanusError(f"the path {str(path)!a} is not valid UTF-8, which ONNX Runtime cannot open; rename the folder") from None
 
 
 def _stamp(path: Path) -> _Stamp:

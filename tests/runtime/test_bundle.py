@@ -95,7 +95,7 @@ def test_a_bundle_in_a_hub_cache(tiny, tmp_path):
 def test_a_folder_whose_name_is_no_utf8(tiny, tmp_path):
     folder = tmp_path / os.fsdecode(b"b\xff")
     shutil.copytree(tiny, folder)
-    with pytest.raises(JanusError, match=r"b\\udcff' is not valid UTF-8, which ONNX Runtime cannot open; rename the folder"):
+    with pytest.raises(JanusError, match=r"b\\xff is not valid UTF-8, and ONNX and ONNX Runtime open only paths in UTF-8; rename it"):
         janus_runtime.load(folder)
 
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from janus_runtime.errors import JanusError
+from .errors import JanusError
 
 
 def resolve_path(path: str | Path) -> Path:
