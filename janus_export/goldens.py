@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from janus_runtime.flow import time_steps
 from janus_runtime.manifest import Flow, Task, Tokens
 
 from . import modules
@@ -146,7 +145,7 @@ def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: 
 
 def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flow: Flow, rng: np.random.Generator) -> Goldens:
     """A prompt [1, T, D] -> goldens of the first steps of a drawing, each of which computes the whole prompt again."""
-    times, dt = time_steps(flow.steps, flow.times)
+    times, dt = _published_times(flow)
     shape = (1, flow.latent_channels, flow.latent_size, flow.latent_size)
     noise, cfg_weight = rng.standard_normal(shape).astype(np.float32), 2.0
     table = _run(modules.TimeEmbed, config, tensors, times)
@@ -171,7 +170,7 @@ def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flo
             x = layer(x, lambda qkv: causal_attention(config.text, qkv, seen))
         cond, uncond = decoder(norm(x)[:, -count:], skip.expand(2, -1, -1, -1), now[config.flow.encoder_blocks :])
         velocity = (uncond + cfg_weight * (cond - uncond))[None]
-        latents = latents + float(dt) * velocity
+        latents = latents + dt * velocity
         velocities.append(velocity.numpy())
     return {
         "time_embed/times": times,
@@ -183,6 +182,16 @@ def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flo
         "flow_step/velocity": np.stack(velocities),
         "flow_step/latents": latents.numpy(),
     }
+
+
+def _published_times(flow: Flow) -> tuple[Array, float]:
+    """Times [steps], float32, and the length of a step, as the published loop writes them down.
+
+    Not taken from the runtime: what checks it must not come from it.
+    """
+    dtype = torch.bfloat16 if flow.times == "bf16" else torch.float32
+    times = torch.tensor([step / flow.steps * 1000 for step in range(flow.steps)], dtype=torch.float64).to(dtype)
+    return times.float().numpy(), torch.tensor(1 / flow.steps, dtype=torch.float64).to(dtype).item()
 
 
 def _picture(rng: np.random.Generator, size: int) -> Array:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .engines import Engines
 from .errors import BundleError
-from .flow import FlowDrawing
+from .flow import FlowDrawing, time_steps
 from .manifest import GOLDENS
 from .tolerances import tolerance
 
@@ -58,6 +58,8 @@ def verify_goldens(engines: Engines) -> Iterator[Check]:
             raise BundleError(f"{engines.bundle.path / GOLDENS} lacks {', '.join(missing)} of {kind}; export the bundle again")
         if kind == "language_model":
             difference = relative_difference(_run_session(engines, golden), golden["hidden"])
+        elif kind == "time_embed":
+            difference = _run_times(engines, golden)
         elif kind == "flow_step":
             difference = relative_difference(_run_flow(engines, golden), golden["velocity"])
         else:
@@ -86,6 +88,14 @@ def _run_graph(engines: Engines, name: str, golden: dict[str, NDArray[Any]]) -> 
         float(np.mean(got != golden[key])) if got.dtype.kind == "i" else relative_difference(got, golden[key])
         for key, got in outputs.items()
     )
+
+
+def _run_times(engines: Engines, golden: dict[str, NDArray[Any]]) -> float:
+    """At the times of this runtime, which must be the golden's."""
+    flow = engines.manifest.flow
+    assert flow is not None
+    times, _ = time_steps(flow.steps, flow.times)
+    return max(relative_difference(times, golden["times"]), _run_graph(engines, "time_embed", golden))
 
 
 def _run_session(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[Any]:
