@@ -4,8 +4,11 @@ No weight is in memory here, so a 7B decoder traces in the same space as a tiny 
 """
 
 import logging
+import os
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cac
     format = format_of(spec.name, precision)
     f = format.dtype
     inputs, outputs = spec.inputs(config, f), spec.outputs(config, f)
-    with FakeTensorMode(), _quiet():
+    with FakeTensorMode(), _quiet(), _no_cache_folder():
         module = spec.build(config, getattr(torch, f)).eval()
         recipes = recipes_of(module)
         model = _traced(module, inputs, list(outputs), spec.opset, spec.arrange)
@@ -178,3 +181,15 @@ class _quiet(warnings.catch_warnings):
     def __exit__(self, *exc: object) -> None:
         logging.disable(logging.NOTSET)
         super().__exit__(*exc)
+
+
+@contextmanager
+def _no_cache_folder() -> Iterator[None]:
+    """Tracing makes torch create a folder for compiled kernels, of which there are none: name one that exists, so that none stays."""
+    ours = "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+    try:
+        yield
+    finally:
+        if ours:
+            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
