@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -35,9 +36,12 @@ class OrtCpu:
         # A JanusFlow that only draws has its decoder elsewhere.
         decoder = bundle.manifest.graphs.get(f"language_model.{self.flavour}")
         if decoder and decoder.inputs["past_key_0"].dtype == "int8" and tuple(map(int, ort.__version__.split(".")[:2])) < _INT8_CACHE_SINCE:
+            newer = (
+                f"pip install 'onnxruntime>={since}'" if sys.version_info >= (3, 11) else "use Python 3.11 or newer, since 3.10 has none"
+            )
             raise BackendError(
                 f"the KV cache of {bundle.path} is int8, which needs ONNX Runtime {since} or newer, and this is {ort.__version__}; "
-                f"pip install 'onnxruntime>={since}', or export with --precision fp32"
+                f"{newer}, or export with --precision fp32"
             )
         self.description = f"ONNX Runtime {ort.__version__} on the CPU"
 

@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 from PIL import Image
 
@@ -184,6 +184,7 @@ def test_a_graph_that_is_no_graph(copy):
 
 def test_verify_finds_a_wrong_weight_by_its_graph(copy):
     """A change that hashes would catch, hidden from them: the goldens still see it."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed, which says where a weight lies (it comes with the exporter)")
     model = onnx.load(copy / "image_head.onnx", load_external_data=False)
     place = {entry.key: int(entry.value) for entry in model.graph.initializer[0].external_data if entry.key != "location"}
     with (copy / "weights.data").open("r+b") as file:
@@ -235,9 +236,15 @@ def test_closing_frees_the_weights_that_a_binding_would_keep(tiny):
             late()
 
 
-def test_an_int8_cache_names_the_onnx_runtime_it_needs(bundles, monkeypatch):
+@pytest.mark.parametrize(
+    ("python", "advice"),
+    [((3, 10), "use Python 3.11 or newer, since 3.10 has none, or export"), ((3, 11), "pip install 'onnxruntime>=1.31', or export")],
+    ids=str,
+)
+def test_an_int8_cache_names_the_onnx_runtime_it_needs(bundles, monkeypatch, python, advice):
     monkeypatch.setattr("onnxruntime.__version__", "1.23.2")
-    with pytest.raises(BackendError, match="needs ONNX Runtime 1.31 or newer"):
+    monkeypatch.setattr("janus_runtime.backends.ort.sys", SimpleNamespace(version_info=python))
+    with pytest.raises(BackendError, match=f"needs ONNX Runtime 1.31 or newer, and this is 1.23.2; {advice} with --precision fp32"):
         janus_runtime.load(bundles("tiny", "int4"), backend="cpu")
 
 
@@ -262,7 +269,8 @@ def test_dimensions_of_one_name_must_agree(janus):
 def test_half_a_bundle_does_its_half(bundles, only, other):
     folder = bundles("tiny", only=only)
     with janus_runtime.load(folder) as janus:
-        assert all(check.passed for check in janus.verify_goldens())
+        checks = list(janus.verify_goldens())
+        assert len(checks) >= 4 and [check for check in checks if not check.passed] == []
         with pytest.raises(BundleError, match=f"was exported for {only} only, not for {other}; export again without --only"):
             janus.generate("a cat") if other == "generation" else janus.chat()
         assert janus.generate("a cat") if only == "generation" else list(janus.chat().say("hi", max_tokens=2))
