@@ -45,7 +45,7 @@ from .precision import format_of
 from .recipes import check_tensors
 from .sizes import JanusConfig
 from .text_side import read_image_input, read_text_side
-from .to_onnx import check_graph, export_graph
+from .to_onnx import check_graph, export_graph, torch_cache_in
 from .weights import WeightPlan
 
 # Guidance 5 and temperature 1 are the published scripts' settings, 512 new tokens their limit for answers; of JanusFlow's
@@ -85,7 +85,8 @@ def export_bundle(
     flow = _flow(checkpoint.config, times)
 
     with aside(out, "export", lambda old: not _strangers(old), lambda: _check_target(out, checkpoint.folder, force)) as folder:
-        graphs, weights = _write_graphs(checkpoint, precision, tasks, tokens, flow, folder, on_stage)
+        with torch_cache_in(folder):
+            graphs, weights = _write_graphs(checkpoint, precision, tasks, tokens, flow, folder, on_stage)
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
         _copy_licences(checkpoint.folder, folder)
         if vae:

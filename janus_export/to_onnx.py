@@ -5,11 +5,11 @@ No weight is in memory here, so a 7B decoder traces in the same space as a tiny 
 
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -35,6 +35,7 @@ from .weights import WeightPlan
 
 # Example sizes of the dimensions that vary. All differ and none is 0 or 1, which tracing would take for constants.
 _SIZES = {"rows": 2, "tokens": 3, "max_length": 7, "images": 2, "steps": 5}
+_TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 # What a flavour's word gives; the names are gone once it is expanded.
 _ATTENDED = ["context", "given_key", "given_value"]
 
@@ -47,7 +48,7 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cac
     format = format_of(spec.name, precision)
     f = format.dtype
     inputs, outputs = spec.inputs(config, f), spec.outputs(config, f)
-    with FakeTensorMode(), _quiet(), _no_cache_folder():
+    with FakeTensorMode(), _quiet():
         module = spec.build(config, getattr(torch, f)).eval()
         recipes = recipes_of(module)
         model = _traced(module, inputs, list(outputs), spec.opset, spec.arrange)
@@ -77,6 +78,23 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cac
     file = f"{spec.name}.onnx"
     ir.save(model, folder / file)
     return Graph(file, inputs, outputs, weight_bytes)
+
+
+@contextmanager
+def torch_cache_in(folder: Path) -> Iterator[None]:
+    """Has torch's compiler keep its cache inside `folder` for as long as this lasts, unless TORCHINDUCTOR_CACHE_DIR names another.
+
+    It makes that folder as soon as it is imported, by default /tmp/torchinductor_<user>, and leaves it there.
+    """
+    if _TORCH_CACHE in os.environ:
+        yield
+        return
+    with TemporaryDirectory(dir=folder) as cache:
+        os.environ[_TORCH_CACHE] = cache
+        try:
+            yield
+        finally:
+            del os.environ[_TORCH_CACHE]
 
 
 def check_graph(path: Path) -> None:
@@ -181,15 +199,3 @@ class _quiet(warnings.catch_warnings):
     def __exit__(self, *exc: object) -> None:
         logging.disable(logging.NOTSET)
         super().__exit__(*exc)
-
-
-@contextmanager
-def _no_cache_folder() -> Iterator[None]:
-    """Tracing makes torch create a folder for compiled kernels, of which there are none: name one that exists, so that none stays."""
-    ours = "TORCHINDUCTOR_CACHE_DIR" not in os.environ
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
-    try:
-        yield
-    finally:
-        if ours:
-            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
