@@ -131,3 +131,28 @@ def test_any_one_edit_is_read_or_refused_in_words(raw, data):
         parse_config(edited(raw, path, value))
     except CheckpointError as error:
         assert "\n" not in str(error)
+
+
+def numbers_in(raw, path=()):
+    for key, value in raw.items():
+        if isinstance(value, dict):
+            yield from numbers_in(value, (*path, key))
+        elif type(value) in (int, float):
+            yield ".".join((*path, key))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["hf", "original", "flow", "vae"])
+def test_nan_and_infinity_are_numbers_of_nothing(name, value):
+    """JSON as Python reads it has them. Each is refused by its field's name, wherever the field counts."""
+    flow = FLOW_MODELS["tiny-flow"]
+    raws = {"hf": HF, "original": ORIGINAL, "flow": flow_config(flow), "vae": vae_config(flow.flow.vae)}
+    parse = {"vae": lambda raw: parse_config(raws["flow"], raw)}.get(name, parse_config)
+    expected, refused = parse(raws[name]), 0
+    for path in numbers_in(raws[name]):
+        try:
+            assert parse(edited(raws[name], path, value)) == expected, path
+        except CheckpointError as error:
+            refused += 1
+            assert path.rpartition(".")[2] in str(error)
+    assert refused >= 4
