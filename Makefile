@@ -15,12 +15,13 @@ OUT ?= engines/$(notdir $(patsubst %/,%,$(MODEL)))
 NANO := engines/janus-nano
 BENCH := build/bench
 OPENVINO ?=
+MISSING ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt export engines nano nano-bundle nano-flow bench
+.PHONY: help setup demo test test-full test-oldest check fmt export engines nano nano-bundle nano-flow bench
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,14 +38,21 @@ demo: $(STAMP) ## draw pictures into out/ with the built-in model and answer a q
 	$(BIN)/janus-rt generate "a red circle" "a small blue square left of a green triangle" "three yellow crosses on black" -n 4 --grid --upscale 256 --out out
 	$(BIN)/janus-rt describe "$$(ls -t out/*-a-small-blue-square-*-seed0.png | head -n 1)" --ask "What is left of the triangle?"
 
-test: $(STAMP) ## every test
-	$(BIN)/python -m pytest
+test: $(STAMP) ## every test but the slow proofs
+	$(BIN)/python -m pytest -m "not slow"
+
+test-full: test-oldest ## every test, slow proofs and 2000 examples of each fuzzed property included, and test-oldest
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz
+
+test-oldest: $(STAMP) ## the runtime on the oldest versions allowed (Python 3.10 and 3.11) and the newest (3.13) [MISSING=skip: go on without a Python]
+	$(BIN)/python -m tests.export_bundles build/test-bundles
+	$(BIN)/python -m tests.oldest build/test-bundles $(if $(filter skip,$(MISSING)),--skip-missing)
 
 check: $(STAMP) ## ruff, mypy and the fast tests: what a commit needs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy janus_runtime
-	$(BIN)/python -m pytest tests/runtime -q
+	$(BIN)/python -m pytest tests/runtime -q -m "not slow"
 
 fmt: $(STAMP) ## format and sort imports
 	$(BIN)/ruff check --fix --quiet .

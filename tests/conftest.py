@@ -1,24 +1,25 @@
-"""Bundles that many tests share, each exported once a run from a checkpoint the project makes."""
+"""Fixtures that many tests share. Bundles are exported in the run, or taken from the folder that JANUS_TEST_BUNDLES names."""
 
+import logging
 import os
+from inspect import signature
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
+from hypothesis import settings
 
 import janus_runtime
-from bench.make_checkpoint import make_checkpoint
-from janus_export import bundle as bundle_module
-from janus_export import to_onnx
-from janus_export.bundle import export_bundle
-from janus_export.checkpoint import open_checkpoint
-from janus_export.precision import format_of
 
-# The models are so small that torch's threads mostly wait for one another, and for seconds where a core is taken.
-torch.set_num_threads(1)
+pytest_plugins = ["tests.given_bundles" if os.environ.get("JANUS_TEST_BUNDLES") else "tests.exported_bundles"]
+
 # Nothing in the tests may reach for a hub by accident; the hub test brings its own on loopback.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# No deadline: how long an example takes says how busy the machine is. `make test-full` tries many more examples.
+settings.register_profile("default", deadline=None)
+settings.register_profile("fuzz", deadline=None, max_examples=2000)
+settings.load_profile("default")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -28,62 +29,6 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the published tokenizer and pictures are not at {SHARED_DATA}")
     return SHARED_DATA
-
-
-@pytest.fixture(scope="session", autouse=True)
-def traced_once():
-    """A trace is nearly all the time of a small export and depends on the graph, the configuration and the dtype alone.
-
-    Exports of one model, in several precisions or of several checkpoints, share theirs here; what follows a trace is done anew.
-    Names of nodes are other numbers than without this.
-    """
-    traces, export_graph, traced = {}, bundle_module.export_graph, to_onnx._traced
-
-    def export(spec, config, precision, *others):
-        def once(module, inputs, outputs, *how):
-            key = spec.name, repr(config), format_of(spec.name, precision).dtype, type(module)
-            if key not in traces:
-                traces[key] = traced(module, inputs, outputs, *how)
-            return traces[key].clone()
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(to_onnx, "_traced", once)
-            return export_graph(spec, config, precision, *others)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundle_module, "export_graph", export)
-        yield
-
-
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory):
-    """`checkpoints(model, layout, …)` -> folder, made on first use."""
-    made = {}
-
-    def get(model: str = "tiny", layout: str = "hf", format: str = "safetensors", dtype: str = "fp32", **options) -> Path:
-        key = (model, layout, format, dtype, *sorted(options.items()))
-        if key not in made:
-            out = tmp_path_factory.mktemp("checkpoint") / f"{model}-{layout}-{format}"
-            made[key] = make_checkpoint(model, out, layout, format, dtype, **options)
-        return made[key]
-
-    return get
-
-
-@pytest.fixture(scope="session")
-def bundles(checkpoints, tmp_path_factory):
-    """`bundles(model, precision, …)` -> folder, exported on first use. Tests must not change it."""
-    made = {}
-
-    def get(model: str = "tiny", precision: str = "fp32", layout: str = "hf", format: str = "safetensors", only=None) -> Path:
-        key = (model, precision, layout, format, only)
-        if key not in made:
-            out = tmp_path_factory.mktemp("bundle") / model
-            export_bundle(open_checkpoint(str(checkpoints(model, layout, format))), out, precision, only)
-            made[key] = out
-        return made[key]
-
-    return get
 
 
 @pytest.fixture(scope="session")
@@ -100,4 +45,8 @@ def janus(tiny):
 @pytest.fixture
 def run():
     """`run(main, "generate", …)` -> click's result, stdout and stderr apart."""
-    return lambda main, *arguments, **options: CliRunner().invoke(main, [str(a) for a in arguments], **options)
+    # Since click 8.2 they always are, and nothing asks for it any more.
+    apart = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+    yield lambda main, *arguments, **options: CliRunner(**apart).invoke(main, [str(a) for a in arguments], **options)
+    # A command with --quiet quiets its process, which here goes on with the next test.
+    logging.getLogger("janus_runtime").setLevel(logging.NOTSET)

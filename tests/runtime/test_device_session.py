@@ -17,9 +17,10 @@ from janus_runtime.prompt import Prompter
 from janus_runtime.sampling import Sampler
 from janus_runtime.tolerances import FP32
 from janus_runtime.verify import relative_difference
+from tests.marks import needs_opset_24
 from tests.stand_in import StandIn
 
-FLAVOURS = pytest.mark.parametrize("flavour", ["slice", "inplace", "gqa"])
+FLAVOURS = pytest.mark.parametrize("flavour", ["slice", pytest.param("inplace", marks=needs_opset_24), "gqa"])
 RED = Image.new("RGB", (48, 48), "red")
 PROMPTS = ["a red circle", "two small green crosses on black"]
 

@@ -11,6 +11,7 @@ from janus_runtime.session import Session
 from janus_runtime.tolerances import FP32, INT8_CACHE
 from janus_runtime.verify import relative_difference
 from tests.fakes import counting_model
+from tests.marks import needs_int8_cache
 
 SIZES = LanguageModel(1, 1, 1, 1, 8, 64)
 GREEDY = Sampler(temperature=0)
@@ -218,7 +219,7 @@ def test_rubbish_in_a_free_row_is_nobodys_error():
     assert np.isfinite(opened.step(np.array([1, 0], np.int32))[0]).all()
 
 
-@pytest.fixture(scope="module", params=["fp32", "int4"])
+@pytest.fixture(scope="module", params=["fp32", pytest.param("int4", marks=needs_int8_cache)])
 def janus(bundles, request):
     with janus_runtime.load(bundles("tiny", request.param), backend="cpu") as opened:
         yield opened
