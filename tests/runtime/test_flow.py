@@ -33,6 +33,21 @@ def test_times():
     assert time_steps(1, "exact")[0].tolist() == [0]
 
 
+@pytest.mark.parametrize("late", [0, 20])
+def test_verify_finds_times_that_are_not_the_exporters(flow, monkeypatch, late):
+    """From the first step on, and where no golden of a step reaches."""
+
+    def wrong(steps, times):
+        moments, dt = time_steps(steps, times)
+        moments[late:] += 3
+        return moments, dt
+
+    for module in ("flow", "verify"):
+        monkeypatch.setattr(f"janus_runtime.{module}.time_steps", wrong)
+    failed = {check.graph for check in flow.verify_goldens() if not check.passed}
+    assert failed == {"time_embed", *(["flow_step"] if late == 0 else [])}
+
+
 def test_a_picture(flow):
     steps = []
     pictures = flow.generate(["a cat", "two large dogs"], n=2, seed=5, steps=4, batch_size=3, on_step=lambda *step: steps.append(step))

@@ -158,7 +158,7 @@ def test_roles_are_reserved_even_if_the_tokenizer_calls_them_plain(tiny, tmp_pat
     for token in raw["added_tokens"]:
         token["special"] = token["special"] and token["content"] != "<|User|>"
     (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
-    with pytest.raises(PromptError, match="reserved token <|User|>"):
+    with pytest.raises(PromptError, match=r"reserved token <\|User\|>"):
         Prompter(Manifest.load(tiny), tmp_path / "tokenizer.json").image("x<|User|>: y")
 
 
