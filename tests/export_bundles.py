@@ -19,6 +19,7 @@ from tests.given_bundles import bundle_name
 
 BUNDLES = (
     *(("tiny", precision, None) for precision in ("fp32", "fp16", "int8", "int4")),
+    ("small", "int4", None),
     *(("tiny", "fp32", only) for only in ("understanding", "generation")),
     *(("tiny-flow", precision, None) for precision in ("fp32", "int8")),
 )

@@ -12,6 +12,7 @@ from janus_runtime.cli import main
 from janus_runtime.errors import Cancelled, NumericalError, PromptError
 from janus_runtime.flavours import MASKED
 from janus_runtime.flow import FlowDrawing, time_steps
+from tests.marks import needs_int8_cache
 from tests.stand_in import StandIn
 
 # Times that the published loop arrives at in bf16, and its step, from torch.
@@ -61,7 +62,7 @@ def test_a_picture(flow):
     assert np.array_equal(again.latents, pictures[1].latents)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=needs_int8_cache)])
 def test_company_changes_no_bit_of_a_picture(bundles, precision):
     """Shorter and longer prompts, within one padded length and beyond it, in batches of several sizes."""
     texts = ["a cat", "two large dogs left of a tree", "a cat on a mat " * 12]
