@@ -45,7 +45,10 @@ def _collect(stream: Callable[P, Iterator[GeneratedImage]]) -> Callable[P, list[
 
 
 class Janus:
-    """One model on one backend. Methods may be called from several threads; each call has a cache of its own."""
+    """One model on one backend. Methods may be called from several threads; each call has a cache of its own.
+
+    A fork does not copy the threads of a backend: in a forked process a model of the parent raises JanusError. Load it there.
+    """
 
     def __init__(self, engines: Engines, prompter: Prompter) -> None:
         self._engines = engines
