@@ -1,6 +1,7 @@
 """Which backend runs, and what is said where one cannot."""
 
 import logging
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from janus_runtime.backends import open_backend
 from janus_runtime.bundle import Bundle
 from janus_runtime.engines import Engines
 from janus_runtime.errors import BackendError
+from janus_runtime.packages import install_hint
 from janus_runtime.plans import KEY, PLANS, folder_name
 
 
@@ -46,7 +48,7 @@ def test_an_unknown_name(bundle):
 )
 def test_a_missing_library_is_named_with_its_extra(bundle, monkeypatch, name, library, backend, extra):
     no_module(monkeypatch, library, backend)
-    with pytest.raises(BackendError, match=rf"the {name} backend needs .*pip install 'janus-rt\[{extra}\]'"):
+    with pytest.raises(BackendError, match=f"the {name} backend needs .*{re.escape(install_hint(extra))}"):
         open_backend(name, bundle)
 
 
@@ -54,7 +56,7 @@ def test_an_onnx_runtime_without_cuda(bundle, monkeypatch):
     from janus_runtime.backends import ort_cuda
 
     monkeypatch.setattr(ort_cuda.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(BackendError, match=r"is here without CUDA; .*pip install 'janus-rt\[gpu\]'"):
+    with pytest.raises(BackendError, match=f"is here without CUDA; .*{re.escape(install_hint('gpu'))}"):
         open_backend("cuda", bundle)
 
 
