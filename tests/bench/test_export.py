@@ -1,6 +1,9 @@
 """What an export takes is measured in a process of its own, and nothing is left behind."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import janus_export.cli
 import janus_runtime.cli
@@ -8,6 +11,7 @@ from bench import export
 from bench.export import main
 from janus_runtime.bundle import NANO
 
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {"janus-export": janus_export.cli.main, "janus-rt": janus_runtime.cli.main}
 
 
@@ -26,15 +30,17 @@ def test_time_and_memory_beside_a_copy(run, tmp_path, monkeypatch):
     report = json.loads(out.read_text())
     assert report["model"] == "tiny" and "copy_s" in report
     measured = {"wall_s": 7.5, "peak_gb": 0.25, "timings_ms": {"step": 3.0}}
-    assert report["results"] == {"int8": {**measured, "bundle_gb": 0.0, "draw": measured}}
+    assert 0 <= report["results"]["int8"].pop("bundle_gb") < 0.1
+    assert report["results"] == {"int8": {**measured, "draw": measured}}
     assert "int8       7.5 s" in result.stdout and "7.5 s to a picture, 3 ms a step, peak memory 0.25 GB" in result.stdout
     assert list((tmp_path / "work").iterdir()) == []
 
 
 def test_a_process_is_measured_by_itself(tmp_path):
-    row = export.measure(
-        "janus-rt", "generate", "a red circle", "-n", "1", "--bundle", str(NANO), "--json", "--quiet", "--out", str(tmp_path)
-    )
+    command = ("janus-rt", "generate", "a red circle", "-n", "1", "--bundle", str(NANO), "--json", "--quiet", "--out", str(tmp_path))
+    # From a small process, as in use: on Linux the peak of a child begins at what its parent has when it is started.
+    code = f"import json; from bench.commands import measure; print(json.dumps(measure(*{command!r})))"
+    row = json.loads(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     assert row.keys() == {"wall_s", "cpu_s", "peak_gb", "timings_ms"} and {"load", "prefill", "step", "decode"} <= row["timings_ms"].keys()
     # The runtime with a model of 8 MB: tens of megabytes, and no torch.
     assert 0.03 < row["peak_gb"] < 0.6
