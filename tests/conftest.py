@@ -2,7 +2,6 @@
 
 import logging
 import os
-from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -45,8 +44,6 @@ def janus(tiny):
 @pytest.fixture
 def run():
     """`run(main, "generate", …)` -> click's result, stdout and stderr apart."""
-    # Since click 8.2 they always are, and nothing asks for it any more.
-    apart = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
-    yield lambda main, *arguments, **options: CliRunner(**apart).invoke(main, [str(a) for a in arguments], **options)
+    yield lambda main, *arguments, **options: CliRunner().invoke(main, [str(a) for a in arguments], **options)
     # A command with --quiet quiets its process, which here goes on with the next test.
     logging.getLogger("janus_runtime").setLevel(logging.NOTSET)
