@@ -62,7 +62,9 @@ def test_an_unknown_step(place):
     assert result.returncode == 2 and "got step 8b-build, expected one of: machine nano-build" in result.stderr
 
 
+@pytest.mark.slow
 def test_nano(place):
+    """Every step of janus-nano's; what the steps call is tested in test_gpu_bench.py, the script in the tests below."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (pip install '.[trt-test]')")
     shutil.copytree(NANO, Path(place["GPU_CHECK_PACKED"]) / "nano-fp16")
     result = check(place, *NANO_STEPS)

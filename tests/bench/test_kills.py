@@ -33,14 +33,15 @@ def quick(monkeypatch):
     return NANO
 
 
-def test_no_kill_leaves_half_a_bundle(run, quick, tmp_path):
+@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_no_kill_leaves_half_a_bundle(run, quick, tmp_path, kills):
     out = tmp_path / "results" / "kills.json"
-    result = run(main, quick, "--kills", "4", "--work", tmp_path / "work", "--out", out)
+    result = run(main, quick, "--kills", kills, "--work", tmp_path / "work", "--out", out)
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
     # An export may finish before its time: it is in the report and does not count.
     assert [row["bundle_before"] for row in report["kills"]] == [index % 2 == 1 for index in range(len(report["kills"]))]
-    assert sum(not row["finished"] for row in report["kills"]) == 4 and report["weights_after_equal"]
+    assert sum(not row["finished"] for row in report["kills"]) == kills and report["weights_after_equal"]
     assert list((tmp_path / "work").iterdir()) == []
 
 

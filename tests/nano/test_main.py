@@ -28,7 +28,7 @@ def test_from_nothing_to_a_bundle(tmp_path):
     # Every stage has ended, so that the second run only writes the checkpoint again.
     assert "step" not in train(tmp_path)
     assert (tmp_path / "checkpoint" / "model.safetensors").read_bytes() == first
-    manifest = export_bundle(open_checkpoint(str(tmp_path / "checkpoint")), tmp_path / "bundle", "fp32")
+    manifest = export_bundle(open_checkpoint(str(tmp_path / "checkpoint")), tmp_path / "bundle", "int8", "understanding")
     assert not manifest.random_weights and manifest.family == "janus-pro"
 
 
