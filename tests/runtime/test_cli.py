@@ -226,7 +226,7 @@ def test_random_weights_are_said_plainly(run, tiny):
         (("generate", " ", "--bundle", "TINY"), "the prompt is empty"),
         (("generate", "fox " * 600, "--bundle", "TINY"), "this model takes 1008 beside a picture"),
         (("describe", "absent.png", "--bundle", "TINY"), "no image at absent.png"),
-        (("info", "--bundle", "TINY", "--backend", "cuda"), "is here without CUDA; pip uninstall onnxruntime"),
+        (("info", "--bundle", "TINY", "--backend", "cuda"), "is here without CUDA; run pip uninstall onnxruntime"),
         (("generate", "fox \udcff", "--bundle", "TINY"), "the text is not valid UTF-8"),
         (("info", "--bundle", "TINY/manifest.json"), "is a file; give the bundle's folder"),
     ],

@@ -22,7 +22,7 @@ say, following, encode = image_to_text.Chat.say, image_to_text.Answer.__next__, 
 def scripted(self, text, *arguments, **settings):
     answer = say(self, text, *arguments, **settings)
     if pieces:
-        answer.pieces = iter(pieces)
+        answer._chunks = iter(pieces)
     return answer
 def slow(self):
     time.sleep(wait)
