@@ -150,8 +150,10 @@ def test_a_plan_that_does_not_open(tensorrt, tmp_path, reason, kind):
     path = tmp_path / "x.plan"
     path.write_bytes(b"no plan")
     with pytest.raises(BackendError, match=f"cannot be opened: {reason}; the GPU has 5.0 GB free") as caught:
-        backend._open(path)
+        backend._open(path, len(b"no plan"))
     assert type(caught.value) is kind
+    with pytest.raises(BackendError, match="x.plan has 7 bytes, expected 8: built again meanwhile; load the bundle again"):
+        backend._open(path, 8)
 
 
 class Binding:
