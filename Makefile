@@ -63,7 +63,7 @@ export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=in
 	$(BIN)/janus-export checkpoint "$(MODEL)" --out "$(OUT)" $(if $(PRECISION),--precision $(PRECISION)) $(if $(VAE),--vae "$(VAE)")
 # TensorRT has no form for integer weights.
 ifeq ($(filter int8 int4,$(PRECISION)),)
-	@if $(BIN)/python -c "import tensorrt, janus_export.trt_builder as t; t.this_gpu()" 2>/dev/null; then $(MAKE) engines BUNDLE="$(OUT)"; fi
+	@if $(BIN)/python -c "import tensorrt, janus_export.tensorrt.builder as t; t.this_gpu()" 2>/dev/null; then $(MAKE) engines BUNDLE="$(OUT)"; fi
 endif
 
 engines: $(STAMP) ## bundle to TensorRT plans for this GPU: BUNDLE=<folder>
@@ -87,16 +87,16 @@ nano-flow: $(STAMP) ## train nano-flow again from nothing
 # config.json is written last, so a folder without it is a stump.
 $(BENCH)/janus-pro-1b/config.json: | $(STAMP)
 	rm -rf $(BENCH)/janus-pro-1b
-	$(BIN)/python -m bench.make_checkpoint --model janus-pro-1b --layout hf --out $(BENCH)/janus-pro-1b
+	$(BIN)/python -m testing.make_checkpoint --model janus-pro-1b --layout hf --out $(BENCH)/janus-pro-1b
 
-$(BENCH)/%/manifest.json: $(BENCH)/janus-pro-1b/config.json $(wildcard janus_export/*.py janus_export/modules/*.py)
+$(BENCH)/%/manifest.json: $(BENCH)/janus-pro-1b/config.json $(wildcard janus_export/*.py janus_export/*/*.py)
 	$(BIN)/janus-export checkpoint $(BENCH)/janus-pro-1b --out $(BENCH)/$* --precision $* --force
 
 # fp32 in a run of its own: all systems together do not fit in 24 GB.
 bench: $(STAMP) $(BENCH)/fp32/manifest.json $(BENCH)/int8/manifest.json $(BENCH)/int4/manifest.json ## time every stage at Janus-Pro-1B's shape beside its rivals (24 GB of disk and of memory) [OPENVINO=<python with optimum-intel>]
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m bench.latency --bundle $(BENCH)/int4 --bundle $(BENCH)/int8 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --rival bf16 $(if $(OPENVINO),--openvino $(OPENVINO)) --seconds 400 --out bench/results/latency.json
-	$(BIN)/python -m bench.latency --bundle $(BENCH)/fp32 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --seconds 200 --out bench/results/latency-fp32.json
-	for rows in 8 16; do $(BIN)/python -m bench.latency --bundle $(BENCH)/int4 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --rows $$rows --only "image step" --out bench/results/latency-$$rows-rows.json || exit 1; done
+	$(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/int4 --bundle $(BENCH)/int8 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --rival bf16 $(if $(OPENVINO),--openvino $(OPENVINO)) --seconds 400 --out bench/results/latency.json
+	$(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/fp32 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --seconds 200 --out bench/results/latency-fp32.json
+	for rows in 8 16; do $(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/int4 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --rows $$rows --only "image step" --out bench/results/latency-$$rows-rows.json || exit 1; done
 	$(BIN)/python -m bench.chart
 	$(BIN)/python -m bench.table

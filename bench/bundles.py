@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from janus_runtime.bundle import Bundle
+from janus_runtime.bundle.bundle import Bundle
+from janus_runtime.bundle.manifest import Manifest
 from janus_runtime.errors import JanusError
-from janus_runtime.manifest import Manifest
 
 
 def open_manifests(bundles: Sequence[str]) -> list[Manifest]:

@@ -21,7 +21,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 @click.option("--report", type=click.Path(exists=True, path_type=Path), default=_ROOT / "bench" / "results" / "latency.json")
 @click.option("--out", type=click.Path(path_type=Path), default=_ROOT / "docs" / "latency.svg")
 def main(report: Path, out: Path) -> None:
-    """Draw the chart of a report that bench.latency wrote."""
+    """Draw the chart of a report that bench.cpu.latency wrote."""
     measured = json.loads(report.read_text())
     bars = []
     for system, stages in measured["results"].items():

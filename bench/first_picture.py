@@ -9,7 +9,7 @@ import click
 from PIL import Image, ImageDraw, ImageFont
 
 import janus_runtime
-from janus_runtime.image import resize
+from janus_runtime.pictures.image import resize
 
 PROMPTS = (
     "a large red circle",

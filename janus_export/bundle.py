@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from janus_runtime import __version__
-from janus_runtime.bundle import Bundle, sha256
-from janus_runtime.errors import JanusError
-from janus_runtime.manifest import (
+from janus_runtime.bundle.bundle import Bundle, sha256
+from janus_runtime.bundle.manifest import (
     FORMAT,
     GOLDENS,
     MANIFEST,
@@ -32,20 +31,21 @@ from janus_runtime.manifest import (
     Times,
     Tokens,
 )
+from janus_runtime.bundle.plans import PLANS
+from janus_runtime.errors import JanusError
 from janus_runtime.paths import printable, resolve_path
-from janus_runtime.plans import PLANS
 
-from .aside import MARK, aside
-from .cache import CacheScales
-from .checkpoint import Checkpoint
+from .atomic_folder import MARK, aside
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.sizes import JanusConfig
+from .checkpoint.text_side import read_image_input, read_text_side
 from .errors import CheckpointError
 from .goldens import make_goldens
 from .graphs import graphs_for, recipes_of_all
+from .onnx.int8_cache import CacheScales
+from .onnx.trace import check_graph, export_graph, torch_cache_in
 from .precision import format_of
 from .recipes import check_tensors
-from .sizes import JanusConfig
-from .text_side import read_image_input, read_text_side
-from .to_onnx import check_graph, export_graph, torch_cache_in
 from .weights import WeightPlan
 
 # Guidance 5 and temperature 1 are the published scripts' settings, 512 new tokens their limit for answers; of JanusFlow's

@@ -10,12 +10,12 @@ from typing import Any, get_args
 import click
 
 from janus_runtime import __version__
+from janus_runtime.bundle.manifest import Precision, Times
 from janus_runtime.console.commands import Group, option
 from janus_runtime.console.errors import report_errors
 from janus_runtime.console.output import note, print_json, say
 from janus_runtime.console.status import StatusLine
 from janus_runtime.errors import BackendError
-from janus_runtime.manifest import Precision, Times
 from janus_runtime.packages import importing
 
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
@@ -71,7 +71,7 @@ def checkpoint(
     with report_errors(debug), StatusLine(quiet) as line:
         with importing("export", "janus-export checkpoint"):
             from .bundle import export_bundle
-            from .checkpoint import open_checkpoint
+            from .checkpoint.checkpoint import open_checkpoint
         from janus_runtime.paths import resolve_path
 
         from .errors import CheckpointError
@@ -130,7 +130,7 @@ def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, weights: Any, l
     DIR is the bundle. Needs no torch.
     """
     with report_errors(debug), StatusLine(quiet) as line:
-        from .engines import build_engines
+        from .tensorrt.plans import build_engines
 
         sizes = {name: value for name, value in (("rows", rows), ("lengths", lengths)) if value is not None}
         folder, key = build_engines(bundle, flavour=flavour, weights=weights, level=level, on_stage=_stages(line, quiet), **sizes)
@@ -166,7 +166,7 @@ def inspect(source: str, vae: str | None, as_json: bool, debug: bool) -> None:
 
 def _default_precision(flow: bool) -> Precision:
     """Without a GPU a decoder's bytes are its time, hence int4; JanusFlow's steps are arithmetic, of which 4 bits save none."""
-    from .trt_builder import this_gpu
+    from .tensorrt.builder import this_gpu
 
     try:
         this_gpu()

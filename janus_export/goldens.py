@@ -1,7 +1,7 @@
 """Inputs and outputs of every graph from the fp32 torch reference, for `janus-rt verify` in any language.
 
 One matrix is in memory at a time. The decoder's reference runs whole sequences with
-no cache, so that it also checks what caches do. `janus_runtime/verify.py` states the layout of the file.
+no cache, so that it also checks what caches do. `janus_runtime/checks/verify.py` states the layout of the file.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from janus_runtime.manifest import Flow, Task, Tokens
+from janus_runtime.bundle.manifest import Flow, Task, Tokens
 
 from . import modules
-from .checkpoint import Tensor
+from .checkpoint.checkpoint import Tensor
+from .checkpoint.sizes import JanusConfig
 from .modules.attention import causal_attention
 from .modules.language_model import DecoderLayer, final_norm
 from .modules.layers import stream_weights
 from .modules.uvit import FlowDecoder, FlowEncoder, block_names
-from .sizes import JanusConfig
 
 Array = np.ndarray[Any, Any]
 Goldens = dict[str, Array]

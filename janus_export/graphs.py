@@ -10,14 +10,14 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from janus_runtime.manifest import DType, Precision, Task, TensorSpec
+from janus_runtime.bundle.manifest import DType, Precision, Task, TensorSpec
 
 from . import modules
+from .checkpoint.sizes import JanusConfig
 from .modules.attention import Attention, GroupQuery, GroupQueryCuda, InPlace, Slice
 from .modules.layers import recipes_of
 from .modules.uvit import block_names
 from .recipes import Recipe
-from .sizes import JanusConfig
 
 TensorSpecs = dict[str, TensorSpec]
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import open_checkpoint
+from .checkpoint.checkpoint import open_checkpoint
+from .checkpoint.sizes import JanusConfig
+from .checkpoint.text_side import read_image_input, read_text_side
 from .errors import CheckpointError, VaeError
 from .graphs import graphs_of, recipes_of_all
 from .recipes import check_tensors
-from .sizes import JanusConfig
-from .text_side import read_image_input, read_text_side
 
 
 def inspect_checkpoint(source: str, vae: str | None = None) -> dict[str, Any]:

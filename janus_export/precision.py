@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from janus_runtime.manifest import DType, Precision
-from janus_runtime.tolerances import ALWAYS_FP32, FOUR_BITS
+from janus_runtime.bundle.manifest import DType, Precision
+from janus_runtime.checks.tolerances import ALWAYS_FP32, FOUR_BITS
 
 
 @dataclass(frozen=True)

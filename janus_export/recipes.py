@@ -10,8 +10,8 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from .checkpoint.tensor import Tensor
 from .errors import CheckpointError
-from .tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from janus_runtime.manifest import File
+from janus_runtime.bundle.manifest import File
 
+from .checkpoint.tensor import Tensor
 from .recipes import Recipe
-from .tensor import Tensor
 
 # Enough for every vector instruction set, and little lost on the many small tensors.
 ALIGNMENT = 64

@@ -7,20 +7,12 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from .image_to_text import Answer, Chat
+    from .bundle.manifest import Manifest
+    from .chat import Answer, Chat
+    from .drawing.pipeline import GeneratedImage
     from .janus import Janus, load
-    from .manifest import Manifest
-    from .text_to_image import GeneratedImage
 
-from .errors import (
-    BackendError,
-    BundleError,
-    Cancelled,
-    ImageError,
-    JanusError,
-    NumericalError,
-    PromptError,
-)
+from .errors import BackendError, BundleError, Cancelled, ImageError, JanusError, NumericalError, PromptError
 
 __version__ = "0.1.0"
 
@@ -41,11 +33,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Answer": "image_to_text",
-    "Chat": "image_to_text",
-    "GeneratedImage": "text_to_image",
+    "Answer": "chat",
+    "Chat": "chat",
+    "GeneratedImage": "drawing.pipeline",
     "Janus": "janus",
-    "Manifest": "manifest",
+    "Manifest": "bundle.manifest",
     "load": "janus",
 }
 

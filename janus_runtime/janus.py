@@ -11,19 +11,19 @@ from types import TracebackType
 from typing import ParamSpec
 
 from .backends import BackendName, open_backend
-from .bundle import NANO, Bundle
-from .engines import Engines
+from .bundle.bundle import NANO, Bundle
+from .bundle.manifest import MAX_STEPS, TOKENIZER, Manifest, Task
+from .bundle.plans import built_for
+from .chat import Answer, Chat
+from .checks.latency import Timing, stages, time_stages
+from .checks.verify import Check, verify_goldens
+from .decoding.engines import Engines
+from .drawing.pipeline import GeneratedImage, ImageGenerator, OnStep, Request
 from .errors import BackendError, BundleError
-from .image import Picture, as_pictures, open_image, preprocess
-from .image_to_text import Answer, Chat
-from .latency import Timing, stages, time_stages
-from .manifest import MAX_STEPS, TOKENIZER, Manifest, Task
-from .noise import check_seed
-from .plans import built_for
+from .pictures.image import Picture, as_pictures, open_image, preprocess
 from .prompt import Prompter
-from .sampling import IMAGE_WEIGHT, MAX_CFG_WEIGHT, Floats, Sampler
-from .text_to_image import GeneratedImage, ImageGenerator, OnStep, Request
-from .verify import Check, verify_goldens
+from .sampling.noise import check_seed
+from .sampling.sampler import IMAGE_WEIGHT, MAX_CFG_WEIGHT, Floats, Sampler
 
 _log = logging.getLogger("janus_runtime")
 

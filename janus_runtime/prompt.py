@@ -13,8 +13,8 @@ from tokenizers import Tokenizer as _Tokenizer
 from tokenizers import __version__ as tokenizers_version
 from tokenizers.decoders import DecodeStream
 
+from .bundle.manifest import Manifest, Template
 from .errors import BundleError, PromptError, first_line
-from .manifest import Manifest, Template
 
 Ids = NDArray[np.int32]
 

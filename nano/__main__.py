@@ -15,18 +15,17 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import JanusForConditionalGeneration
 
-from bench.flow_layout import flow_config
-from bench.janus_flow import JanusFlow
-from janus_export.aside import aside
-from janus_export.sizes import JanusConfig
+from bench.cpu.flow_layout import flow_config
+from bench.quality.janus_flow import JanusFlow
+from janus_export.atomic_folder import aside
+from janus_export.checkpoint.sizes import JanusConfig
 from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
-
-from . import flow, train_decoder, train_flow, train_tower, train_vae, train_vq
-from .model import GRID, MAX_LENGTH, build
-from .progress import Stage
-from .scenes import SIDE, render, sample
-from .tokenizer import FLOW_TEMPLATE, VOCAB_SIZE, Text, train_tokenizer
+from nano import flow, train_decoder, train_flow, train_tower, train_vae, train_vq
+from nano.model import GRID, MAX_LENGTH, build
+from nano.progress import Stage
+from nano.scenes import SIDE, render, sample
+from nano.tokenizer import FLOW_TEMPLATE, VOCAB_SIZE, Text, train_tokenizer
 
 LICENCE = Path(__file__).parents[1] / "LICENSE"
 _WRITTEN = {

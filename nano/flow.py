@@ -6,12 +6,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from bench.flow_layout import vae_config
-from bench.janus_flow import JanusFlow
-from janus_export.sizes import FlowConfig, JanusConfig, TextConfig, VaeConfig, VisionConfig
-
-from .model import GRID, MAX_LENGTH, PATCH, start
-from .scenes import SIDE
+from bench.cpu.flow_layout import vae_config
+from bench.quality.janus_flow import JanusFlow
+from janus_export.checkpoint.sizes import FlowConfig, JanusConfig, TextConfig, VaeConfig, VisionConfig
+from nano.model import GRID, MAX_LENGTH, PATCH, start
+from nano.scenes import SIDE
 
 # Two halvings, so that a token, a patch of 2 x 2 latents, is a cell of the scenes.
 _VAE = VaeConfig(latent_channels=4, widths=(32, 32, 64), num_res_blocks=1, scaling_factor=1.0)

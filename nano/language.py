@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .scenes import COLOURS, SHAPES, Scene, Thing, sample
+from nano.scenes import COLOURS, SHAPES, Scene, Thing, sample
 
 NUMBERS = ("none", "one", "two", "three", "four")
 DESCRIBE = (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .scenes import BACKGROUNDS, COLOURS, RADII, RELATIONS, SHAPES, SIDE, Thing, coverage
+from nano.scenes import BACKGROUNDS, COLOURS, RADII, RELATIONS, SHAPES, SIDE, Thing, coverage
 
 _FAR = 60.0  # of 0 … 255 in RGB: further from the background is a thing, further from every colour is none of them
 _LEAST = 25  # pixels of a thing

@@ -5,7 +5,7 @@ from torch import nn
 from transformers import JanusConfig, JanusForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from .scenes import SIDE
+from nano.scenes import SIDE
 
 PATCH = 8  # pixels a side of a vision token and of a drawn id
 GRID = SIDE // PATCH

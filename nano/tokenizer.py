@@ -6,11 +6,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from janus_export.text_side import SYSTEM
-from janus_runtime.manifest import Template
+from janus_export.checkpoint.text_side import SYSTEM
+from janus_runtime.bundle.manifest import Template
 from janus_runtime.prompt import render
-
-from .language import every_text
+from nano.language import every_text
 
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 BEGIN, END, PLACEHOLDER = "<begin_of_image>", "<end_of_image>", "<image_placeholder>"

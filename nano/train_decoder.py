@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaModel
 
-from .language import caption, questions
-from .model import half_precision
-from .progress import Stage, set_rate
-from .scenes import BACKGROUNDS, SIDE, Kind, Scene, render, sample
-from .tokenizer import Text
-from .train_vq import Contents, pixels
+from nano.language import caption, questions
+from nano.model import half_precision
+from nano.progress import Stage, set_rate
+from nano.scenes import BACKGROUNDS, SIDE, Kind, Scene, render, sample
+from nano.tokenizer import Text
+from nano.train_vq import Contents, pixels
 
 STEPS = 10000
 HOLD = 0.28  # of all steps at full rate

@@ -15,17 +15,16 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from bench.janus_flow import JanusFlow
-
-from .language import caption, questions
-from .model import half_precision
-from .progress import Stage
-from .scenes import Kind, Scene, render
-from .tokenizer import Text
-from .train_decoder import BLANK, QUESTIONS, optimisers, said_loss, scenes_to_learn, set_rates, update
-from .train_tower import ANSWERS, patch_labels, patch_loss
-from .train_vae import to_latents
-from .train_vq import pixels
+from bench.quality.janus_flow import JanusFlow
+from nano.language import caption, questions
+from nano.model import half_precision
+from nano.progress import Stage
+from nano.scenes import Kind, Scene, render
+from nano.tokenizer import Text
+from nano.train_decoder import BLANK, QUESTIONS, optimisers, said_loss, scenes_to_learn, set_rates, update
+from nano.train_tower import ANSWERS, patch_labels, patch_loss
+from nano.train_vae import to_latents
+from nano.train_vq import pixels
 
 STEPS = 36000
 # Threads that learn from a lesson each: small operations run one after another on one core, twice as many on two.

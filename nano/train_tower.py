@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .model import GRID, PATCH, half_precision
-from .progress import Stage, set_rate
-from .scenes import BACKGROUNDS, COLOURS, MOST, RADII, SHAPES, Scene, coverage, render, sample
-from .train_vq import pixels
+from nano.model import GRID, PATCH, half_precision
+from nano.progress import Stage, set_rate
+from nano.scenes import BACKGROUNDS, COLOURS, MOST, RADII, SHAPES, Scene, coverage, render, sample
+from nano.train_vq import pixels
 
 STEPS = 1500
 BATCH = 64

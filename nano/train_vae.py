@@ -7,10 +7,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from .model import half_precision
-from .progress import Stage, set_rate
-from .scenes import render, sample
-from .train_vq import pixels
+from nano.model import half_precision
+from nano.progress import Stage, set_rate
+from nano.scenes import render, sample
+from nano.train_vq import pixels
 
 STEPS = 1500
 BATCH = 8

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from .model import GRID, PATCH, half_precision
-from .progress import Stage, set_rate
-from .scenes import BACKGROUNDS, COLOURS, RADII, SHAPES, SIDE, Scene, Thing, render, sample
+from nano.model import GRID, PATCH, half_precision
+from nano.progress import Stage, set_rate
+from nano.scenes import BACKGROUNDS, COLOURS, RADII, SHAPES, SIDE, Scene, Thing, render, sample
 
 STEPS = 1200
 BATCH = 16

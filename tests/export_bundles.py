@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from bench.make_checkpoint import make_checkpoint
 from janus_export.bundle import export_bundle
-from janus_export.checkpoint import open_checkpoint
+from janus_export.checkpoint.checkpoint import open_checkpoint
+from testing.make_checkpoint import make_checkpoint
 from tests.exported_bundles import shared_traces
 from tests.given_bundles import bundle_name
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.make_checkpoint import make_checkpoint
 from janus_export import bundle as bundle_module
-from janus_export import to_onnx
 from janus_export.bundle import export_bundle
-from janus_export.checkpoint import open_checkpoint
+from janus_export.checkpoint.checkpoint import open_checkpoint
+from janus_export.onnx import trace
 from janus_export.precision import format_of
+from testing.make_checkpoint import make_checkpoint
 
 # The models are so small that torch's threads mostly wait for one another, and for seconds where a core is taken.
 torch.set_num_threads(1)
@@ -25,7 +25,7 @@ def shared_traces() -> Iterator[None]:
     Exports of one model, in several precisions or of several checkpoints, share theirs here; what follows a trace is done anew.
     Names of nodes are other numbers than without this.
     """
-    traces, export_graph, traced = {}, bundle_module.export_graph, to_onnx._traced
+    traces, export_graph, traced = {}, bundle_module.export_graph, trace._traced
 
     def export(spec, config, precision, *others):
         def once(module, inputs, outputs, *how):
@@ -35,7 +35,7 @@ def shared_traces() -> Iterator[None]:
             return traces[key].clone()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(to_onnx, "_traced", once)
+            patch.setattr(trace, "_traced", once)
             return export_graph(spec, config, precision, *others)
 
     with pytest.MonkeyPatch.context() as patch:

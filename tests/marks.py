@@ -6,7 +6,7 @@ import pytest
 # Python 3.10 has no newer ONNX Runtime than 1.23.
 _VERSION = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 
-# See janus_runtime/backends/ort.py.
+# See janus_runtime/backends/ort_cpu.py.
 needs_int8_cache = pytest.mark.skipif(
     _VERSION < (1, 31), reason=f"ONNX Runtime {onnxruntime.__version__} has no int8 cache, which int8 and int4 bundles need on a CPU"
 )

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import janus_runtime
-from janus_runtime import sampling
-from janus_runtime.bundle import NANO
+from janus_runtime.bundle.bundle import NANO
+from janus_runtime.checks.tolerances import LOGIT_MARGIN
 from janus_runtime.cli import main
-from janus_runtime.tolerances import LOGIT_MARGIN
+from janus_runtime.sampling import sampler
 from nano.look import look, related
 from nano.scenes import Scene, Thing, render
 
@@ -69,7 +69,7 @@ def test_a_conversation_about_a_picture(nano):
 def test_seeds_keep_their_promise(nano, monkeypatch, seeds):
     """Alone, in a batch of eight and in any order of prompts, a picture is its prompt's and its seed's."""
     leads = []
-    largest = sampling._largest
+    largest = sampler._largest
 
     def recorded(scores):
         best = np.partition(scores, -2, axis=-1)[..., -2:].astype(np.float64)
@@ -84,7 +84,7 @@ def test_seeds_keep_their_promise(nano, monkeypatch, seeds):
             prompt = prompts[seed % 2]
             leads.clear()
             with monkeypatch.context() as patch:
-                patch.setattr(sampling, "_largest", recorded)
+                patch.setattr(sampler, "_largest", recorded)
                 (alone,) = nano.generate(prompt, seed=seed)
             for pictures in company:
                 (other,) = (picture for picture in pictures if (picture.prompt, picture.seed) == (prompt, seed))
@@ -97,12 +97,12 @@ def test_seeds_keep_their_promise(nano, monkeypatch, seeds):
 def test_the_bundle_is_the_export_of_the_tracked_checkpoint(tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed, which the exporter needs")
     from janus_export import bundle as bundle_module
-    from janus_export import to_onnx
     from janus_export.bundle import export_bundle
-    from janus_export.checkpoint import open_checkpoint
+    from janus_export.checkpoint.checkpoint import open_checkpoint
+    from janus_export.onnx import trace
 
     # Traced anew, as users do: see `traced_once`.
-    monkeypatch.setattr(bundle_module, "export_graph", to_onnx.export_graph)
+    monkeypatch.setattr(bundle_module, "export_graph", trace.export_graph)
     export_bundle(open_checkpoint(str(CHECKPOINT)), tmp_path / "janus-nano", "fp32")
     names = sorted(path.name for path in NANO.iterdir())
     assert names == sorted(path.name for path in (tmp_path / "janus-nano").iterdir())

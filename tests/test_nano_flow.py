@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import janus_runtime
-from bench.nano_quality import main as score
+from bench.quality.nano_quality import main as score
 from janus_export.bundle import export_bundle
-from janus_export.checkpoint import open_checkpoint
+from janus_export.checkpoint.checkpoint import open_checkpoint
 from nano.look import look, related
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "nano" / "nano-flow"

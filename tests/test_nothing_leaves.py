@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from janus_runtime.bundle import NANO
+from janus_runtime.bundle.bundle import NANO
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "nano" / "janus-nano"

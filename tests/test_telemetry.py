@@ -22,7 +22,7 @@ print(seen[-1])  # what comes before are libraries that only look whether it is 
 """
 
 
-@pytest.mark.parametrize("module", ["bench.flow_speed", "nano.__main__", "janus_export.cli", "janus_runtime.backends.ort"])
+@pytest.mark.parametrize("module", ["bench.cpu.flow_speed", "nano.__main__", "janus_export.cli", "janus_runtime.backends.ort_cpu"])
 @pytest.mark.parametrize(("stated", "expected"), [(None, "1"), ("0", "0")])
 def test_it_is_off_unless_the_user_turns_it_on(module, stated, expected):
     # With CI set it reports nothing, whether it is on or off.

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_runtime.manifest import DType, TensorSpec
+from janus_runtime.bundle.manifest import DType, TensorSpec
 
-from ..expand import DOMAIN
+from ..checkpoint.sizes import TextConfig
+from ..onnx.inline import DOMAIN
 from ..recipes import RopeTable
-from ..sizes import TextConfig
 from .layers import parameter
 
 Attend = Callable[[Tensor], Tensor]

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_runtime.flavours import MASKED
-from janus_runtime.manifest import TensorSpec
+from janus_runtime.bundle.manifest import TensorSpec
+from janus_runtime.decoding.kv_cache import MASKED
 
-from ..sizes import JanusConfig
+from ..checkpoint.sizes import JanusConfig
 from .attention import Slice
 from .language_model import DecoderLayer, final_norm
 from .uvit import FlowDecoder, FlowEncoder, block_names

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..sizes import JanusConfig
+from ..checkpoint.sizes import JanusConfig
 from .layers import Embedding, Linear, Projector
 
 
@@ -61,7 +61,7 @@ class ImageHead(nn.Module):
 
 
 class ImageDraw(nn.Module):
-    """One guided draw, as `janus_runtime/sampling.py` makes it, and what the decoder sees of it.
+    """One guided draw, as `janus_runtime/sampling/sampler.py` makes it, and what the decoder sees of it.
 
     `logits` fp32 [n, 2, V], conditional first, `noise` fp32 [n, V], `cfg_weight` and `temperature` fp32 [1] ->
     `image_ids` int32 [n], `embeds` [n, 2, D]. Greedy is temperature 1 without noise; noise of -inf rules an id out.

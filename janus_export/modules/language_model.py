@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..sizes import JanusConfig, TextConfig
+from ..checkpoint.sizes import JanusConfig, TextConfig
 from .attention import Attend, Attention
 from .layers import Linear, RMSNorm
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint import Tensor as Stored
+from ..checkpoint.checkpoint import Tensor as Stored
 from ..recipes import FromCheckpoint, Recipe
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoint.sizes import FlowConfig, JanusConfig
 from ..recipes import FromCheckpoint
-from ..sizes import FlowConfig, JanusConfig
 from .layers import Linear, RMSNorm, parameter
 
 _ENCODER, _DECODER = "vision_gen_enc_model", "vision_gen_dec_model"

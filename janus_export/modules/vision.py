@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoint.sizes import JanusConfig, VisionConfig
 from ..recipes import FromCheckpoint
-from ..sizes import JanusConfig, VisionConfig
 from .layers import LayerNorm, Linear, Projector, parameter
 
 _TOWER = "model.vision_model"

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoint.sizes import JanusConfig, VQConfig
 from ..recipes import FromCheckpoint
-from ..sizes import JanusConfig, VQConfig
 from .layers import parameter
 
 _VQ = "model.vqmodel"

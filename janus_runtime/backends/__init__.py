@@ -5,17 +5,17 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
+from ..bundle.plans import PLANS
+from ..decoding.engine import Backend, Engine
 from ..errors import BackendError
-from ..plans import PLANS
-from .base import Backend, Engine
 
 __all__ = ["Backend", "BackendName", "Engine", "open_backend"]
 
 BackendName = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 # In the order of `auto`.
-_BACKENDS = {"tensorrt": ("tensorrt", "TensorRt"), "cuda": ("ort_cuda", "OrtCuda"), "cpu": ("ort", "OrtCpu")}
+_BACKENDS = {"tensorrt": ("tensorrt", "TensorRt"), "cuda": ("ort_cuda", "OrtCuda"), "cpu": ("ort_cpu", "OrtCpu")}
 # The driver's device on Linux.
 _GPU = Path("/dev/nvidia0")
 _log = logging.getLogger("janus_runtime")

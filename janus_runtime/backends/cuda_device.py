@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ..bundle.manifest import DType
+from ..decoding.device import DeviceArray, Kernels
 from ..errors import BackendError, OutOfMemory, first_line
-from ..manifest import DType
 from ..packages import importing, install_hint
 from .cuda_kernels import PARAMETERS, SOURCE, CudaKernels, address
-from .device import DeviceArray, Kernels
 
 _ORDINAL = 0
 

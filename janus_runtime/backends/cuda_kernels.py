@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..decoding.device import DeviceArray
 from ..errors import BackendError
-from .device import DeviceArray
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 

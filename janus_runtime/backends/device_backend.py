@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..device_loop import LoopEngines, Loops, Steps
-from ..device_session import DeviceSession
-from ..flavours import uploaded
-from ..manifest import Graph
-from .base import Array, Kind, check_names, check_tensors
-from .device import Device, DeviceArray
+from ..bundle.manifest import Graph
+from ..decoding.device import Device, DeviceArray
+from ..decoding.device_loop import LoopEngines, Loops, Steps
+from ..decoding.device_session import DeviceSession
+from ..decoding.engine import Array, Kind, check_names, check_tensors
+from ..decoding.kv_cache import uploaded
 
 if TYPE_CHECKING:
-    from ..engines import Engines
+    from ..decoding.engines import Engines
 
 
 class DeviceGraph:

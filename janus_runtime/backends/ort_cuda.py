@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle
-from ..device_loop import Steps
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import WEIGHTS
+from ..decoding.device import DeviceArray
+from ..decoding.device_loop import Steps
 from ..errors import BackendError, BundleError, OutOfMemory, first_line, is_out_of_memory
-from ..manifest import WEIGHTS
 from ..packages import importing, install_hint
 from .cuda_device import CudaDevice
 from .cuda_kernels import address
-from .device import DeviceArray
 from .device_backend import DeviceBackend, DeviceGraph
 
 with importing("gpu", "the cuda backend"):

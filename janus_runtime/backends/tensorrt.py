@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle
-from ..device_loop import Steps
+from ..bundle.bundle import Bundle
+from ..bundle.plans import context_without_memory, find_plans
+from ..decoding.device import DeviceArray
+from ..decoding.device_loop import Steps
 from ..errors import BackendError, OutOfMemory, is_out_of_memory
 from ..packages import importing
-from ..plans import context_without_memory, find_plans
 from .cuda_device import CudaDevice
 from .cuda_kernels import address
-from .device import DeviceArray
 from .device_backend import DeviceBackend, DeviceGraph
 
 with importing("trt", "the tensorrt backend"):

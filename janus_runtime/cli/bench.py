@@ -21,7 +21,7 @@ def bench(janus: "Janus", as_json: bool, quiet: bool, rows: int, seconds: float)
 
     On a CPU, beside the speed of its memory. On a GPU these steps copy through the host, which drawing does not.
     """
-    from ..latency import read_bandwidth
+    from ..checks.latency import read_bandwidth
     from .results import print_result
 
     bandwidth = read_bandwidth() if janus.backend == "cpu" else None

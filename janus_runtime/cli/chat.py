@@ -15,7 +15,7 @@ from ..errors import Cancelled, ConversationFull, JanusError
 from .options import exif_option, max_tokens_option, open_model, out_option, sampling_options
 
 if TYPE_CHECKING:
-    from ..image_to_text import Answer
+    from ..chat import Answer
     from ..janus import Janus
     from .repl import Drawn
 

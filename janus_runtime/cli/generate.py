@@ -12,8 +12,8 @@ from ..console.status import StatusLine, progress_bar
 from .options import exif_option, open_model, out_option, sampling_options
 
 if TYPE_CHECKING:
+    from ..drawing.pipeline import GeneratedImage
     from ..janus import Janus
-    from ..text_to_image import GeneratedImage
 
 
 @click.command(cls=Command, example='janus-rt generate "a red fox in the snow" -n 4 --seed 7 --grid')

@@ -10,8 +10,8 @@ from ..console.output import print_json, say
 from .options import open_model
 
 if TYPE_CHECKING:
+    from ..bundle.manifest import Manifest
     from ..janus import Janus
-    from ..manifest import Manifest
 
 
 @click.command(cls=Command, example="janus-rt info --bundle engines/janus-pro-1b")

@@ -45,7 +45,7 @@ def open_model(command: Callable[..., None]) -> Callable[..., None]:
                 import logging
 
                 logging.getLogger("janus_runtime").setLevel(logging.ERROR)
-            from ..bundle import NANO
+            from ..bundle.bundle import NANO
             from ..janus import load
 
             with load(NANO if bundle is None else bundle, backend) as janus:

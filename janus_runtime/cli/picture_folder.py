@@ -12,9 +12,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from .. import __version__
 from ..console.output import printable
-from ..image import grid, resize
+from ..drawing.pipeline import GeneratedImage
 from ..janus import Janus
-from ..text_to_image import GeneratedImage
+from ..pictures.image import grid, resize
 from ..whole_file import open_part, rename_new
 
 

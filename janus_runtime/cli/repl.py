@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..chat import Answer
 from ..console.output import note
 from ..console.status import StatusLine, progress_bar
-from ..image import open_image
-from ..image_to_text import Answer
+from ..drawing.pipeline import GeneratedImage
 from ..janus import Janus
-from ..sampling import Sampler
-from ..text_to_image import GeneratedImage
+from ..pictures.image import open_image
+from ..sampling.sampler import Sampler
 from .picture_folder import PictureFolder
 
 COMMANDS = {

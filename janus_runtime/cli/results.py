@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ..chat import Answer
 from ..console.output import print_json, say
-from ..image_to_text import Answer
 from ..janus import Janus
 
 

@@ -16,11 +16,11 @@ import pytest
 
 from janus_export import bundle as bundle_module
 from janus_export.bundle import export_bundle
-from janus_export.checkpoint import open_checkpoint
+from janus_export.checkpoint.checkpoint import open_checkpoint
 from janus_export.cli import main
 from janus_export.errors import CheckpointError
 from janus_export.weights import WeightPlan
-from janus_runtime.bundle import Bundle
+from janus_runtime.bundle.bundle import Bundle
 from janus_runtime.errors import JanusError
 
 # What is traced soonest, for tests of what comes after.

@@ -8,16 +8,16 @@ import onnx
 import pytest
 
 import janus_runtime
-from bench.janus_flow import times
+from bench.quality.janus_flow import times
 from janus_export.bundle import export_bundle
-from janus_export.checkpoint import open_checkpoint
+from janus_export.checkpoint.checkpoint import open_checkpoint
+from janus_export.checkpoint.layouts import vae_to_ours
 from janus_export.cli import main
 from janus_export.errors import CheckpointError
-from janus_export.layouts import vae_to_ours
-from janus_runtime.bundle import Bundle
+from janus_runtime.bundle.bundle import Bundle
+from janus_runtime.checks.tolerances import INT4, INT8
+from janus_runtime.checks.verify import relative_difference
 from janus_runtime.errors import BundleError
-from janus_runtime.tolerances import INT4, INT8
-from janus_runtime.verify import relative_difference
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])

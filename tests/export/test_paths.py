@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from janus_export.bundle import export_bundle
-from janus_export.checkpoint import open_checkpoint
+from janus_export.checkpoint.checkpoint import open_checkpoint
 from janus_export.cli import main
 from janus_runtime.errors import JanusError
 
@@ -15,7 +15,7 @@ BAD = os.fsdecode(b"b\xff")
 
 @pytest.mark.parametrize("out", [BAD, f"{BAD}/new", f"new/{BAD}"])
 def test_an_output_folder_that_is_not_utf8(run, checkpoints, tmp_path, monkeypatch, out):
-    monkeypatch.setattr("janus_export.checkpoint.open_checkpoint", lambda *arguments, **options: pytest.fail("began"))
+    monkeypatch.setattr("janus_export.checkpoint.checkpoint.open_checkpoint", lambda *arguments, **options: pytest.fail("began"))
     result = run(main, "checkpoint", checkpoints("tiny"), "--out", tmp_path / out)
     assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
     assert r"b\xff" in result.stderr and "is not valid UTF-8, and ONNX and ONNX Runtime open only paths in UTF-8" in result.stderr

@@ -2,7 +2,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from janus_export.checkpoint import Tensor
+from janus_export.checkpoint.checkpoint import Tensor
 from janus_export.errors import CheckpointError
 from janus_export.recipes import FromCheckpoint, RopeTable
 from janus_export.weights import WeightPlan

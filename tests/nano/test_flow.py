@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.janus_flow import JanusFlow, draw
-from bench.nano_torch import TorchFlow
-from janus_export.config import parse_config
+from bench.quality.janus_flow import JanusFlow, draw
+from bench.quality.nano_torch import TorchFlow
+from janus_export.checkpoint.config import parse_config
 from nano import flow, train_flow, train_vae, train_vq
 from nano.model import GRID
 from nano.progress import Stage

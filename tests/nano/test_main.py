@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from janus_export.bundle import export_bundle
-from janus_export.checkpoint import open_checkpoint
+from janus_export.checkpoint.checkpoint import open_checkpoint
 from nano.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ import torch
 
 import janus_runtime
 from janus_export.bundle import export_bundle
-from janus_export.checkpoint import open_checkpoint
+from janus_export.checkpoint.checkpoint import open_checkpoint
 from nano import train_decoder, train_tower, train_vq
 from nano.__main__ import save
 from nano.language import caption

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from janus_runtime.tolerances import FP32, LOGIT_MARGIN
-from janus_runtime.verify import relative_difference
+from janus_runtime.checks.tolerances import FP32, LOGIT_MARGIN
+from janus_runtime.checks.verify import relative_difference
 
 
 def assert_close(got: np.ndarray, expected: np.ndarray, what: str) -> None:

@@ -3,8 +3,7 @@
 import pytest
 
 import janus_runtime
-
-from .reference import Reference
+from testing.reference import Reference
 
 
 # Two sets of sizes: an accident of equal widths in one would not be one in the other. `tiny` has Janus-Pro's template, `small`

@@ -1,4 +1,4 @@
-"""JanusFlow against `bench/janus_flow.py`, plain PyTorch that computes the whole prompt in every step, and diffusers' VAE."""
+"""JanusFlow against `bench/quality/janus_flow.py`, plain PyTorch that computes the whole prompt in every step, and diffusers' VAE."""
 
 import dataclasses
 import json
@@ -9,16 +9,15 @@ import pytest
 import torch
 
 import janus_runtime
-import janus_runtime.image
+import janus_runtime.pictures.image
 import janus_runtime.prompt
-from bench.janus_flow import JanusFlow, draw, pixels, vae
-from janus_runtime.flow import FlowDrawing
-from janus_runtime.noise import normal
-from janus_runtime.tolerances import FP32
-from janus_runtime.verify import relative_difference
-
-from .compare import assert_close, assert_same_ids
-from .reference import example_images
+from bench.quality.janus_flow import JanusFlow, draw, pixels, vae
+from janus_runtime.checks.tolerances import FP32
+from janus_runtime.checks.verify import relative_difference
+from janus_runtime.drawing.flow import FlowDrawing
+from janus_runtime.sampling.noise import normal
+from testing.reference import example_images
+from tests.parity.compare import assert_close, assert_same_ids
 
 PROMPTS = ("a red circle left of the blue square", "fox")
 SYSTEM = "You are a helpful language and vision assistant."
@@ -185,7 +184,7 @@ def question(runtime, torch_flow, text: str, images: list) -> torch.Tensor:
 
 
 def image_pixels(runtime, image) -> np.ndarray:
-    return janus_runtime.image.preprocess(image, runtime.manifest.image_input)
+    return janus_runtime.pictures.image.preprocess(image, runtime.manifest.image_input)
 
 
 def test_vision_encoder(runtime, torch_flow):

@@ -9,9 +9,8 @@ from PIL import Image
 
 from janus_runtime.cli import main
 from janus_runtime.errors import BundleError
-
-from .compare import assert_same_ids
-from .reference import example_images
+from testing.reference import example_images
+from tests.parity.compare import assert_same_ids
 
 PROMPT = "a red circle left of the blue square"
 

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from janus_runtime.tolerances import FP32, NEAR_TIES
-
-from .compare import assert_close
-from .reference import example_images
+from janus_runtime.checks.tolerances import FP32, NEAR_TIES
+from testing.reference import example_images
+from tests.parity.compare import assert_close
 
 BATCHES = pytest.mark.parametrize("batch", [1, 3])
 

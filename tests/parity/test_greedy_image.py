@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from .compare import assert_same_ids
+from tests.parity.compare import assert_same_ids
 
 PROMPTS = ("a red circle left of the blue square", "fox", "what colour is the triangle in this picture?")
 DEFAULT_GUIDANCE = 5.0

@@ -8,9 +8,8 @@ import pytest
 from transformers import JanusImageProcessorPil
 
 import janus_runtime
-
-from .compare import assert_same_ids
-from .reference import example_images
+from testing.reference import example_images
+from tests.parity.compare import assert_same_ids
 
 COUNT = 24
 QUESTIONS = ("what colour is the triangle in this picture?", "describe the image")

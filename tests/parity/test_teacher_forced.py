@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from .compare import assert_close
-from .reference import example_images
+from testing.reference import example_images
+from tests.parity.compare import assert_close
 
 PROMPTS = ("a red circle left of the blue square", "fox", "what colour is the triangle in this picture? Describe the image, please.")
 TEXT_STEPS = 24

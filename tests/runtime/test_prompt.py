@@ -9,9 +9,9 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from janus_runtime.bundle import NANO
+from janus_runtime.bundle.bundle import NANO
+from janus_runtime.bundle.manifest import Manifest, Token, Tokens
 from janus_runtime.errors import BundleError, PromptError
-from janus_runtime.manifest import Manifest, Token, Tokens
 from janus_runtime.prompt import Prompter, render, splice
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from janus_runtime.console.status import StatusLine, progress_bar
-from tests.runtime.terminal import set_columns
+from testing.terminal import set_columns
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Benchmarks on a CPU, beside rivals."""

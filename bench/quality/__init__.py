@@ -1,0 +1,1 @@
+"""What precision and quantisation cost in what a model draws and answers."""

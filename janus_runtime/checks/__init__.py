@@ -1,0 +1,1 @@
+"""Is a bundle right here, and how fast is it."""

@@ -1,0 +1,53 @@
+"""Every numeric tolerance of the project, each with its reason. Chosen before the results were known.
+
+A tolerance is relative to the largest reference value: max|Δ| <= tolerance · max|ref|.
+"""
+
+# fp32 against the torch reference. Both round every product to 2^-24; sums of some thousand terms in another
+# order differ by a few 1e-6 of the largest value, and tens of layers add up. A wrong formula is off by 1e-2 or more.
+FP32 = 1e-4
+
+# Two cache flavours of one decoder, both in fp32 on one machine: the same products in the same order but for those of
+# attention, whose sums are of a head's few dozen terms. No formula differs, so only the last bits may.
+FLAVOURS = 1e-5
+
+# fp16 decoder and vision encoder against the fp32 reference. Weights and activations are each rounded to 2^-11
+# (5e-4); errors of some twenty layers add like a random walk, to about 1e-2. Twice that is a fault.
+FP16 = 2e-2
+
+# int8 weights in blocks of 128 and int8 activations. Of a normal block the largest magnitude is about 2.7 sigma, a step of
+# it / 128 rounds by 0.6 % of sigma; activations the same. Three products a layer, some twenty layers, a random walk: 5 %
+# of the output at the most, and half as much again for heavy tails is a fault.
+INT8 = 8e-2
+
+# int4: sixteen times coarser weights, 10 % of sigma a product, of which a layer keeps about 14 % of its own share of the
+# stream. Over all layers 15 to 30 % of the output; a wrong code order or scale is off by 100 % or more.
+INT4 = 4e-1
+
+# An int8 cache against an fp32 one under the same weights. A number is off by 1.4 % of sigma (janus_export/onnx/int8_cache.py), scores
+# of attention by 0.02 or so, its weights by 2 %, and the sum over tokens evens that out: 1 % a layer, of a few layers 2 %.
+INT8_CACHE = 4e-2
+
+# bf16 rounds eight times coarser than fp16.
+BF16 = 8 * FP16
+
+# Ids may differ between two fp32 runs of other shapes only where the two best scores are this close.
+LOGIT_MARGIN = 1e-4
+
+# Share of codes that `image_encoder` may name differently: a latent halfway between two codes goes either way by
+# rounding. With 16384 codes in 8 dimensions fewer than one in a thousand lies that close.
+NEAR_TIES = 1e-2
+
+# Graphs that stay in fp32 whatever the bundle's precision (see the recipe in janus_export/precision.py).
+ALWAYS_FP32 = frozenset({"image_encoder", "image_decoder", "time_embed"})
+
+# Graphs whose matrices are of 4 bits in an int4 bundle; the others' are of 8.
+FOUR_BITS = frozenset({"language_model", "text_head", "flow_step"})
+
+
+def tolerance(graph: str, precision: str) -> float:
+    """The tolerance of a graph's output in a bundle of `precision`; for ids, the share that may differ."""
+    if graph == "image_encoder":
+        return NEAR_TIES
+    int4 = INT4 if graph in FOUR_BITS else INT8
+    return FP32 if graph in ALWAYS_FP32 else {"fp32": FP32, "fp16": FP16, "int8": INT8, "int4": int4}[precision]

@@ -1,0 +1,119 @@
+"""`verify`: are the files what was exported, and does this backend compute what torch computed?
+
+Goldens hold, for every graph, inputs and the outputs of the fp32 torch reference under
+`<graph>/<tensor>`. `language_model` is checked the way it is used: `embeds` [k, T, D] with `lengths` [k]
+as a ragged prefill, then `steps` [s, k, 1, D] one at a time -> `hidden` [1 + s, k, D]. So is `flow_step`: from `noise`
+[1, c, s, s], over an embedded `prompt` [1, T, D], the `velocity` [s, 1, c, s, s] of the first steps of as many as the manifest says.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.manifest import GOLDENS
+from ..decoding.engines import Engines
+from ..drawing.flow import FlowDrawing, time_steps
+from ..errors import BundleError
+from .tolerances import tolerance
+
+
+@dataclass(frozen=True)
+class Check:
+    """One graph against its golden. `difference` is max|Δ| / max|ref|; of ids, the share that differs."""
+
+    graph: str
+    difference: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance
+
+
+# Of graphs that are checked the way they are used.
+_USED = {"language_model": {"embeds", "lengths", "steps", "hidden"}, "flow_step": {"prompt", "noise", "cfg_weight", "velocity"}}
+
+
+def verify_goldens(engines: Engines) -> Iterator[Check]:
+    """Runs every graph of the bundle on its golden inputs. Raises BundleError if a golden is missing."""
+    precision = engines.manifest.precision
+    with engines.bundle.unchanged(GOLDENS):
+        try:
+            with np.load(engines.bundle.path / GOLDENS, allow_pickle=False) as file:
+                goldens = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise BundleError(f"{engines.bundle.path / GOLDENS} cannot be read: {error}; export the bundle again") from None
+    for name in engines.manifest.graphs:
+        kind = name.split(".")[0]
+        if kind == "language_model" and name != engines.language_model.name:
+            continue
+        golden = {key.removeprefix(f"{kind}/"): value for key, value in goldens.items() if key.startswith(f"{kind}/")}
+        needed = _USED.get(kind) or set(_tensors(engines, name))
+        if missing := sorted(needed - golden.keys()):
+            raise BundleError(f"{engines.bundle.path / GOLDENS} lacks {', '.join(missing)} of {kind}; export the bundle again")
+        if kind == "language_model":
+            difference = relative_difference(_run_session(engines, golden), golden["hidden"])
+        elif kind == "time_embed":
+            difference = _run_times(engines, golden)
+        elif kind == "flow_step":
+            difference = relative_difference(_run_flow(engines, golden), golden["velocity"])
+        else:
+            difference = _run_graph(engines, name, golden)
+        yield Check(name, difference, tolerance(kind, precision))
+
+
+def _tensors(engines: Engines, name: str) -> list[str]:
+    graph = engines.bundle.graph(name)
+    return [*graph.inputs, *graph.outputs]
+
+
+def relative_difference(got: NDArray[Any], reference: NDArray[Any]) -> float:
+    """max|got - reference| / max|reference|; inf where `got` is not finite or of another shape."""
+    if got.shape != reference.shape or not np.isfinite(got).all():
+        return float("inf")
+    scale = np.abs(reference).max() or 1.0
+    return float(np.abs(got.astype(np.float64) - reference).max() / scale)
+
+
+def _run_graph(engines: Engines, name: str, golden: dict[str, NDArray[Any]]) -> float:
+    engine = engines[name]
+    inputs = {key: golden[key].astype(spec.dtype) for key, spec in engine.spec.inputs.items()}
+    outputs = engine.run(inputs)
+    return max(
+        float(np.mean(got != golden[key])) if got.dtype.kind == "i" else relative_difference(got, golden[key])
+        for key, got in outputs.items()
+    )
+
+
+def _run_times(engines: Engines, golden: dict[str, NDArray[Any]]) -> float:
+    """At the times of this runtime, which must be the golden's."""
+    flow = engines.manifest.flow
+    assert flow is not None
+    times, _ = time_steps(flow.steps, flow.times)
+    return max(relative_difference(times, golden["times"]), _run_graph(engines, "time_embed", golden))
+
+
+def _run_session(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The golden's prefill and steps over one cache -> hidden [1 + s, k, D]."""
+    embeds, lengths, steps = golden["embeds"], golden["lengths"], golden["steps"]
+    rows = len(lengths)
+    kind: Literal["text", "image"] = "text" if "understanding" in engines.manifest.tasks else "image"
+    session = engines.session(kind, rows, int(lengths.max()) + len(steps))
+    hidden = [session.extend([row[:length] for row, length in zip(embeds, lengths, strict=True)])]
+    dtype = engines.language_model.spec.inputs["embeds"].dtype
+    hidden += [session.advance(step.astype(dtype)) for step in steps]
+    return np.stack(hidden).astype(np.float32)
+
+
+def _run_flow(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The golden's prompt and noise -> velocities of the first steps [steps, 1, c, s, s]."""
+    flow = engines.manifest.flow
+    assert flow is not None
+    drawing = FlowDrawing(engines)
+    steps = drawing.integrate(golden["noise"], drawing.prefix(list(golden["prompt"])), flow.steps, float(golden["cfg_weight"][0]))
+    return np.stack([velocity for _, velocity in islice(steps, len(golden["velocity"]))])

@@ -1,0 +1,1 @@
+"""From prompts to pictures, one module for each way to draw."""

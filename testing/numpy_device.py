@@ -1,0 +1,186 @@
+"""A device without a GPU: arrays are NumPy's, kernels a few lines each, and work is done only when somebody waits for it.
+
+A loop that takes for done what was only queued reads numbers of before and fails here as it would on a GPU.
+"""
+
+from collections import Counter, deque
+from threading import RLock
+
+import numpy as np
+
+from janus_runtime.sampling.noise import gumbel
+from janus_runtime.sampling.sampler import guide, keep_top_k, keep_top_p
+
+
+class NumpyDevice:
+    """`device.Device`. `launched` counts kernels and replays that ran, by name; `queue` is for the engines of tests."""
+
+    name = "NumPy"
+
+    def __init__(self):
+        self.lock = RLock()
+        self.kernels = NumpyKernels(self)
+        self.launched = Counter()
+        self._waiting = deque()
+        self._recording = None
+
+    def queue(self, work):
+        """`work()` is done later, after all that was queued before; while capturing it is recorded."""
+        (self._waiting if self._recording is None else self._recording).append(work)
+
+    def empty(self, shape, dtype):
+        # What nobody wrote should be noticed.
+        dtype = np.dtype(dtype)
+        return np.full(shape, np.nan if dtype.kind == "f" else 77, dtype)
+
+    def clear(self, target):
+        self.queue(lambda: target.fill(0))
+
+    def pinned(self, shape, dtype):
+        array = np.zeros(shape, dtype)
+        return array, array
+
+    def upload(self, values, target):
+        assert values.shape == target.shape and values.dtype == target.dtype, (values.shape, values.dtype, target.shape, target.dtype)
+        staged = values.copy()
+        self.queue(lambda: np.copyto(target, staged))
+
+    def download(self, source):
+        assert self._recording is None, "download while capturing"
+        self._work()
+        return source.copy()
+
+    def event(self):
+        assert self._recording is None, "event while capturing"
+        event = NumpyEvent(self)
+        self.queue(event.reach)
+        return event
+
+    def capture(self, work):
+        assert self._recording is None, "capture while capturing"
+        self._recording = recorded = []
+        try:
+            work()
+        finally:
+            self._recording = None
+        return NumpyReplay(self, recorded)
+
+    def _work(self, until=None):
+        # A GPU works while nobody holds the lock; here whoever waits does the work.
+        with self.lock, np.errstate(invalid="ignore", over="ignore"):
+            while self._waiting and not (until and until.reached):
+                self._waiting.popleft()()
+
+
+class NumpyEvent:
+    def __init__(self, device):
+        self.reached = False
+        self._device = device
+
+    def reach(self):
+        self.reached = True
+
+    def wait(self):
+        self._device._work(until=self)
+        assert self.reached, "work before this event failed"
+
+
+class NumpyReplay:
+    def __init__(self, device, recorded):
+        self._device, self._recorded = device, recorded
+
+    def launch(self):
+        assert self._device._recording is None, "replay while capturing"
+        self._device.queue(lambda: self._device.launched.update(["replay"]))
+        for work in self._recorded:
+            self._device.queue(work)
+
+
+def _kernel(function):
+    """Defers a method and counts it when it runs."""
+
+    def queued(self, *arrays):
+        def work():
+            self._device.launched[function.__name__] += 1
+            function(*arrays)
+
+        self._device.queue(work)
+
+    return queued
+
+
+def _pieces(array, count, nbytes, stride):
+    """bytes [count, nbytes] from an array on; they may reach beyond a view, but not out of its memory."""
+    memory = array
+    while isinstance(memory.base, np.ndarray):
+        memory = memory.base
+    end = memory.ctypes.data + memory.nbytes
+    assert not count or array.ctypes.data + (count - 1) * stride + nbytes <= end, "copy_2d leaves its memory"
+    return np.lib.stride_tricks.as_strided(array.reshape(-1).view(np.uint8), (count, nbytes), (stride, 1))
+
+
+class NumpyKernels:
+    """`device.Kernels`; nothing here knows kernels.cu."""
+
+    def __init__(self, device):
+        self._device = device
+
+    @_kernel
+    def gumbel(noise, seeds, step, sampling):
+        greedy, num_ids = sampling[0] != 0, noise.shape[1]
+        noise[...] = 0 if greedy else np.stack([gumbel(int(seed), int(step[0]), num_ids) for seed in seeds])
+
+    @_kernel
+    def check(logits, active, step, bad):
+        if not bad[0] and not np.isfinite(logits[active != 0]).all():
+            bad[0] = step[0] + 1
+
+    @_kernel
+    def keep(noise, logits, cfg_weight, temperature, sampling):
+        greedy, top_k, top_p = sampling
+        scores = guide(logits, cfg_weight[0]) if len(logits) == 2 * len(noise) else logits
+        scaled = scores / temperature[0]
+        if greedy:
+            return
+        if top_k:
+            scaled = keep_top_k(scaled, int(top_k))
+        if top_p < 1:
+            scaled = keep_top_p(scaled, float(top_p))
+        noise[np.isneginf(scaled)] = -np.inf
+
+    @_kernel
+    def record(ids, log, step):
+        if step[0] < len(log):
+            log[step[0]] = ids
+        step += 1
+
+    @_kernel
+    def write_cache(cache, new, starts, counts, slot):
+        length = cache.shape[3]
+        for row, (start, count) in enumerate(zip(starts, counts, strict=True)):
+            end = min(start + count, length)
+            if start < end:
+                cache[:, slot + row, :, start:end] = new[:, row, :, : end - start]
+
+    @_kernel
+    def copy_2d(source, target, count, nbytes, source_stride, target_stride):
+        _pieces(target, count, nbytes, target_stride)[...] = _pieces(source, count, nbytes, source_stride)
+
+    @_kernel
+    def advance_slice(position_ids, past_mask, active):
+        for row in np.flatnonzero(active):
+            if position_ids[row, 0] < past_mask.shape[-1]:
+                past_mask[row, 0, 0, position_ids[row, 0]] = 0
+            position_ids[row, 0] += 1
+
+    @_kernel
+    def advance_inplace(position_ids, write_indices, attn_mask, active):
+        for row in np.flatnonzero(active):
+            position_ids[row, 0] += 1
+            write_indices[row] += 1
+            if write_indices[row] < attn_mask.shape[-1]:
+                attn_mask[row, 0, 0, write_indices[row]] = True
+
+    @_kernel
+    def advance_gqa(seqlens_k, active):
+        seqlens_k += active

@@ -1,0 +1,71 @@
+"""A backend whose device is NumPy and whose graphs run on ONNX Runtime's CPU provider: the device loop without a GPU."""
+
+from janus_runtime.backends.device_backend import DeviceBackend, DeviceGraph
+from janus_runtime.backends.ort_cpu import OrtEngine
+from janus_runtime.decoding.device_loop import Steps
+from testing.numpy_device import NumpyDevice
+
+
+def _locked(method):
+    def call(self, *arguments):
+        assert self.lock._is_owned(), f"{method.__name__} of the device without its lock"
+        return method(self, *arguments)
+
+    return call
+
+
+class LockedDevice(NumpyDevice):
+    """Refuses work, copies and memory to whoever does not hold the lock."""
+
+    queue, empty, pinned, download = map(_locked, (NumpyDevice.queue, NumpyDevice.empty, NumpyDevice.pinned, NumpyDevice.download))
+
+
+class StandIn(DeviceBackend):
+    name = "stand-in"
+    description = "a device of NumPy"
+
+    def __init__(self, flavour="slice", rows=(2, 4, 8), lengths=(32, 48, 96, 160, 480), piece=16):
+        super().__init__()
+        self.flavour = flavour
+        self.device = LockedDevice()
+        # ONNX Runtime fixes nothing, as the plans of TensorRT do: limits are checked by StandInGraph.
+        self.steps = Steps(self.device, rows, lengths, piece, self.device.capture)
+        self.graphs = {}
+
+    def load(self, bundle, graph):
+        self.graphs[graph] = StandInGraph(bundle, graph, self)
+        return self.graphs[graph]
+
+    def advice(self, bundle):
+        return None
+
+
+class StandInGraph(DeviceGraph):
+    """`calls` counts runs; `after(tensors)` may spoil what one gave."""
+
+    def __init__(self, bundle, graph, backend):
+        super().__init__(graph, bundle.graph(graph), backend.device)
+        self.engine = OrtEngine(bundle, graph)
+        self.steps = backend.steps
+        self.calls = 0
+        self.after = lambda tensors: None
+
+    def enqueue(self, tensors):
+        assert tensors.keys() == self.spec.inputs.keys() | self.spec.outputs.keys()
+        inputs = {name: tensors[name] for name in self.spec.inputs}
+        outputs = {name: tensors[name] for name in self.spec.outputs}
+        if "embeds" in inputs and "past_key_0" in inputs:
+            rows, tokens = inputs["embeds"].shape[:2]
+            assert tokens <= self.steps.piece or self.name.endswith("gqa")
+            assert inputs["past_key_0"].shape[2] in self.steps.lengths
+            assert tokens > 1 or rows in self.steps.rows or rows == 1
+
+        def work():
+            self.calls += 1
+            self.engine.bind(inputs, outputs).run({})
+            self.after(tensors)
+
+        self.device.queue(work)
+
+    def close(self):
+        self.engine.close()

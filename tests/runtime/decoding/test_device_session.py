@@ -1,0 +1,386 @@
+"""The loop on a device, on a stand-in of one: the ids of the CPU path, exactly, and nothing waited for."""
+
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from janus_runtime.bundle.bundle import Bundle
+from janus_runtime.bundle.manifest import TOKENIZER
+from janus_runtime.checks.tolerances import FP32
+from janus_runtime.checks.verify import relative_difference
+from janus_runtime.decoding import device_session
+from janus_runtime.decoding.engines import Engines
+from janus_runtime.errors import BackendError, Cancelled, NumericalError, OutOfMemory, PromptError
+from janus_runtime.janus import Janus
+from janus_runtime.prompt import Prompter
+from janus_runtime.sampling.noise import Noise
+from janus_runtime.sampling.sampler import Sampler
+from testing.stand_in import StandIn
+from tests.marks import needs_opset_24
+
+FLAVOURS = pytest.mark.parametrize("flavour", ["slice", pytest.param("inplace", marks=needs_opset_24), "gqa"])
+RED = Image.new("RGB", (48, 48), "red")
+PROMPTS = ["a red circle", "two small green crosses on black"]
+
+
+def opened(path, **options):
+    bundle = Bundle.open(path)
+    return Janus(Engines(bundle, StandIn(**options)), Prompter(bundle.manifest, bundle.path / TOKENIZER))
+
+
+def limits(flavour):
+    """A plan of `inplace` has one length."""
+    return {"flavour": flavour, **({"lengths": (480,)} if flavour == "inplace" else {})}
+
+
+@pytest.fixture(scope="module")
+def device(tiny):
+    """`device(flavour)` -> a Janus on the stand-in, opened once."""
+    made = {}
+
+    def get(flavour):
+        if flavour not in made:
+            made[flavour] = opened(tiny, **limits(flavour))
+        return made[flavour]
+
+    yield get
+    for janus in made.values():
+        janus.close()
+
+
+def pictures(janus, *arguments, **settings):
+    return [picture.image_ids.tolist() for picture in janus.generate(*arguments, **settings)]
+
+
+def test_a_picture_to_draw_from_is_refused_before_any_work(device):
+    """Not as a prompt that is too long for the plans at hand, which no others would mend."""
+    for settings in ({}, {"n": 40}):
+        with pytest.raises(BackendError, match="takes three rows, and draws on stand-in are of pairs; use --backend cpu"):
+            device("slice").generate("a red circle " * 400, image=RED, **settings)
+
+
+@FLAVOURS
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 0},
+        {"temperature": 0.7, "cfg_weight": 2.5},
+        {"top_k": 7},
+        {"top_p": 0.6},
+        {"top_k": 30, "top_p": 0.9, "cfg_weight": 1},
+    ],
+    ids=str,
+)
+def test_pictures_are_the_cpus(janus, device, flavour, settings):
+    """Two prompts of different lengths, three pictures each, in batches of four: idle rows, copies, growth of the cache."""
+    settings = {"n": 3, "seed": 11, "batch_size": 4, **settings}
+    assert pictures(device(flavour), PROMPTS, **settings) == pictures(janus, PROMPTS, **settings)
+
+
+@FLAVOURS
+@pytest.mark.parametrize("sampler", [Sampler(0), Sampler(0.8, top_k=20)], ids=str)
+def test_answers_are_the_cpus(janus, device, flavour, sampler):
+    """Turns that continue a cache in which the device has gone further than the answer went."""
+    said = []
+    for each in (janus, device(flavour)):
+        chat = each.chat(max_length=450)
+        first = chat.say("What is this?", [RED], max_tokens=9, sampler=sampler, seed=3)
+        texts = ["".join(piece for piece, _ in zip(first, range(4), strict=False)), first.text_ids[:]]
+        second = chat.say("And this?", max_tokens=6, sampler=sampler, seed=4)
+        texts += ["".join(second), second.text_ids, second.stop, chat.length]
+        said.append(texts)
+    assert said[0] == said[1]
+
+
+@FLAVOURS
+def test_logits_of_every_step(janus, device, flavour):
+    """Teacher-forced: rows of their own lengths, a long prompt in pieces, a row that continues, a copy, a cut."""
+    rng = np.random.default_rng(0)
+    width = janus.manifest.language_model.hidden_size
+    rows = [rng.standard_normal((length, width), np.float32) for length in (21, 3)]
+    late = rng.standard_normal((40, width), np.float32)
+    results = []
+    for each in (janus, device(flavour)):
+        session = each._engines.session("image", rows=4, max_length=120)
+        logits = [session.prefill(rows), session.prefill([late], slot=2), session.prefill([late[:5]], slot=2)]
+        session.replicate(0, 3)
+        logits += [session.step(np.array([step, 5, 6, step], np.int32)) for step in range(4)]
+        assert np.array_equal(logits[-1][0], logits[-1][3]), "a copy goes the same way"
+        session.truncate(2, 30)
+        logits += [session.step(np.array([1, 2, 3, 4], np.int32))]
+        results.append((logits, session.lengths.tolist()))
+    assert results[0][1] == results[1][1]
+    for index, (expected, got) in enumerate(zip(results[0][0], results[1][0], strict=True)):
+        assert relative_difference(got, expected) <= FP32, f"call {index}"
+
+
+def test_int4_weights_beside_an_fp16_cache(bundles):
+    """What the CUDA backend runs of an int4 bundle: its own flavour, of the same codes, in fp16."""
+    with opened(bundles("tiny", "int4"), flavour="gqa_cuda") as janus:
+        checks = {check.graph: check for check in janus.verify_goldens()}
+        assert checks["language_model.gqa_cuda"].passed and "language_model.gqa" not in checks
+        assert len(janus.generate("a red circle")) == 1
+        spec = janus._engines.language_model.spec
+        assert (spec.inputs["embeds"].dtype, spec.inputs["past_key_0"].dtype) == ("float32", "float16")
+
+
+def session_of(janus, rows=2, length=40):
+    session = janus._engines.session("image", rows, length)
+    width = janus.manifest.language_model.hidden_size
+    logits = session.prefill([np.ones((4, width), np.float32)] * rows)
+    return session, logits
+
+
+def test_steps_are_replays(tiny):
+    """After the first step of each cache length the host queues one thing a step and downloads nothing."""
+    with opened(tiny, lengths=(16, 160)) as janus:
+        session, logits = session_of(janus, length=150)
+        device = janus._engines.backend.device
+        device.launched.clear()
+        downloads = []
+        real = device.download
+        device.download = lambda array: downloads.append(array) or real(array)
+        drawn = list(session.draw(logits, 30, Sampler(), Noise([1], logits.shape[1]), 5.0))
+        assert len(drawn) == 30 and not downloads
+        # 29 steps and a last draw; of the steps, one each over 16 and 160 places was done rather than replayed.
+        assert device.launched["replay"] == 27
+        assert device.launched["record"] == 30
+        assert device.launched["copy_2d"] == 1, "the cache grew once"
+
+
+def test_a_second_draw_uses_the_memory_and_the_replays_of_the_first(tiny):
+    with opened(tiny) as janus:
+        first = pictures(janus, "a red circle", seed=5)
+        device = janus._engines.backend.device
+        allocated = []
+        real = device.empty
+        device.empty = lambda shape, dtype: allocated.append(int(np.prod(shape))) or real(shape, dtype)
+        device.launched.clear()
+        assert pictures(janus, "a red circle", seed=5) == first
+        assert device.launched["replay"] == janus.manifest.image_output.num_tokens - 1
+        assert max(allocated) < session_of(janus)[0]._loop._memory[0].size, "a cache was allocated again"
+
+
+def test_few_steps_are_ahead(tiny):
+    """What is queued when a draw is dropped is soon over, and the next draw is not disturbed."""
+    with opened(tiny) as janus:
+        session, logits = session_of(janus, length=150)
+        noise = Noise([3], logits.shape[1])
+        whole = [ids.tolist() for ids in session.draw(logits, 20, Sampler(), noise, 5.0)]
+        session.truncate(0, 4), session.truncate(1, 4)
+        drawn = session.draw(logits, 20, Sampler(), noise, 5.0)
+        assert [next(drawn).tolist() for _ in range(3)] == whole[:3]
+        drawn.close()
+        assert session.lengths.tolist() == [6, 6]
+        session.truncate(0, 4), session.truncate(1, 4)
+        assert [ids.tolist() for ids in session.draw(logits, 20, Sampler(), noise, 5.0)] == whole
+
+
+@pytest.mark.parametrize("milliseconds, ahead", [(1, 50), (10, 5), (200, 2)])
+def test_the_host_is_fifty_milliseconds_ahead(tiny, monkeypatch, milliseconds, ahead):
+    with opened(tiny, lengths=(160,)) as janus:
+        session, logits = session_of(janus, length=150)
+        clock = iter(range(10**6))
+        # Read once before the draw and once a step.
+        monkeypatch.setattr(device_session.time, "perf_counter", lambda: next(clock) * milliseconds / 1e3)
+        queued = []
+        real = session._queue
+        session._queue = lambda *arguments, **options: queued.append(1) or real(*arguments, **options)
+        drawn = session.draw(logits, 140, Sampler(), Noise([3], logits.shape[1]), 5.0)
+        for step in range(1, 6):
+            next(drawn)
+            assert len(queued) <= step + ahead
+        assert len(queued) >= step + ahead - 2
+
+
+def test_cancel(tiny):
+    with opened(tiny) as janus:
+        event = threading.Event()
+        with pytest.raises(Cancelled, match="cancelled after 3 of"):
+            janus.generate("x", on_step=lambda step, total: step == 3 and event.set(), cancel=event)
+        assert pictures(janus, "a red circle", seed=5) == pictures(janus, "a red circle", seed=5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_or_inf_ends_the_draw(tiny, value):
+    with opened(tiny) as janus:
+        expected = pictures(janus, "x")
+        head = janus._engines.backend.graphs["image_head"]
+
+        def spoil(tensors):
+            if head.calls == limit:
+                tensors["logits"][1, 5] = value
+
+        limit = head.calls + 10
+        head.after = spoil
+        with pytest.raises(NumericalError, match="image_head gave NaN or Inf after .* tokens; .*janus-rt verify"):
+            janus.generate("x")
+        head.after = lambda tensors: None
+        assert pictures(janus, "x") == expected
+
+
+def test_keys_that_were_no_numbers_spoil_nothing_later(tiny):
+    """Not the same conversation, and not the next session over the same memory."""
+    with opened(tiny, lengths=(160,)) as janus:
+        session, logits = session_of(janus, length=150)
+        noise = Noise([3], logits.shape[1])
+        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, 5.0)]
+        decoder = janus._engines.backend.graphs["language_model.slice"]
+        first = decoder.calls + 4
+
+        def spoil(tensors):
+            if decoder.calls >= first:
+                for name, tensor in tensors.items():
+                    if name.startswith(("new_key", "new_value", "hidden")):
+                        tensor[...] = np.nan
+
+        session.truncate(0, 4), session.truncate(1, 4)
+        decoder.after = spoil
+        with pytest.raises(NumericalError):
+            list(session.draw(logits, 9, Sampler(), noise, 5.0))
+        decoder.after = lambda tensors: None
+        session.truncate(0, 4), session.truncate(1, 4)
+        assert [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, 5.0)] == whole
+
+
+def test_steps_that_nobody_asked_for_may_be_bad(tiny):
+    """The device is ahead; an answer that ends before them is whole."""
+    with opened(tiny, lengths=(160,)) as janus:
+        session, logits = session_of(janus, length=150)
+        noise = Noise([3], logits.shape[1])
+        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, 5.0)]
+        session.truncate(0, 4), session.truncate(1, 4)
+        drawn, host_bad = session.draw(logits, 9, Sampler(), noise, 5.0), session._loop.host_bad
+        got = [next(drawn).tolist()]
+        host_bad[0] = 4  # the fourth draw
+        got += [next(drawn).tolist() for _ in range(2)]
+        assert got == whole[:3]
+        with pytest.raises(NumericalError):
+            next(drawn)
+
+
+def test_nothing_runs_on_a_closed_model(tiny):
+    janus = opened(tiny)
+    session, logits = session_of(janus, length=150)
+    drawn = session.draw(logits, 50, Sampler(), Noise([3], logits.shape[1]), 5.0)
+    next(drawn)
+    janus.close()
+    calls = janus._engines.backend.graphs["language_model.slice"].calls
+    with pytest.raises(BackendError, match="this model is closed; load it again"):
+        list(drawn)
+    assert janus._engines.backend.graphs["language_model.slice"].calls == calls
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda session, logits: session.prefill([np.ones((4, 64), np.float32)]),
+        lambda session, logits: session.advance(np.ones((2, 1, 64), np.float32)),
+        lambda session, logits: session.replicate(0, 1),
+        lambda session, logits: next(session.draw(logits, 5, Sampler(), Noise([1], logits.shape[1]), 5.0)),
+        lambda session, logits: session._loop.step(32),
+        lambda session, logits: session._loop.draw(),
+    ],
+    ids=["prefill", "advance", "replicate", "draw", "a step of the loop", "a draw of the loop"],
+)
+def test_a_session_of_a_closed_model_says_so(tiny, use):
+    janus = opened(tiny)
+    session, logits = session_of(janus)
+    janus.close()
+    with janus._engines.backend.device.lock, pytest.raises(BackendError, match="^this model is closed; load it again$"):
+        use(session, logits)
+
+
+def test_work_that_failed_is_closed_all_the_same(tiny):
+    janus = opened(tiny)
+    session, _ = session_of(janus)
+
+    def fail():
+        raise BackendError("the GPU failed")
+
+    with janus._engines.backend.device.lock:
+        janus._engines.backend.device.queue(fail)
+    with pytest.raises(BackendError, match="the GPU failed"):
+        janus.close()
+    assert all(memory is None for memory in session._loop._memory) and not janus._engines._open
+
+
+def test_what_idle_rows_compute_does_not_matter(tiny):
+    """Three rows' worth of pictures in a loop of eight: the logits of idle rows may be anything, NaN too."""
+    with opened(tiny, rows=(8,)) as janus:
+        expected = pictures(janus, "a red circle", seed=5)
+        head = janus._engines.backend.graphs["image_head"]
+        head.after = lambda tensors: tensors["logits"][2:].fill(np.nan)
+        assert pictures(janus, "a red circle", seed=5) == expected
+
+
+def test_more_rows_than_were_built(tiny):
+    with opened(tiny, rows=(2,)) as janus:
+        with pytest.raises(BackendError, match=r"4 rows at once were asked for, the plans hold 2; .*--batch-size.*--rows 4"):
+            janus.generate("x", n=2)
+        assert len(janus.generate("x", n=2, batch_size=1)) == 2
+
+
+def test_a_prompt_longer_than_was_built(tiny):
+    with opened(tiny, lengths=(32, 48)) as janus, pytest.raises(PromptError, match=r"holds 48 together; .*--lengths \d+"):
+        janus.generate("x" * 200)
+
+
+def test_a_conversation_is_as_long_as_was_built(tiny):
+    with opened(tiny, lengths=(32, 48)) as janus:
+        chat = janus.chat()
+        assert chat.max_length == 48
+        with pytest.raises(PromptError, match="the limit is 48 .*; build longer plans with 'janus-export engines DIR --lengths"):
+            chat.say("x" * 200)
+
+
+def test_out_of_memory_frees_what_is_idle(tiny):
+    with opened(tiny) as janus:
+        janus.generate("x")
+        device, loops = janus._engines.backend.device, janus._engines.backend._loops
+        assert len(loops._idle) == 1
+        real = device.empty
+
+        def empty(shape, dtype):
+            if loops._idle or fail:
+                raise OutOfMemory("8 GB were asked for, 1 GB is free")
+            return real(shape, dtype)
+
+        device.empty, fail = empty, False
+        session_of(janus, rows=4)
+        device.empty = real
+        janus.generate("x", n=4)
+        device.empty, fail = empty, True
+        with pytest.raises(OutOfMemory, match="8 GB"):
+            janus._engines.session("image", 8, 40)
+        device.empty = real
+        assert len(janus.generate("x")) == 1
+
+
+@pytest.mark.parametrize("rows", [(2,), (1, 8)], ids=str)
+def test_verify_runs_every_graph(tiny, rows):
+    with opened(tiny, rows=rows) as janus:
+        checks = list(janus.verify_goldens())
+    graphs = [name for name in Bundle.open(tiny).manifest.graphs if name not in ("language_model.gqa", "language_model.inplace")]
+    assert [check.graph for check in checks] == graphs
+    assert all(check.passed for check in checks), [check for check in checks if not check.passed]
+
+
+def test_two_threads_take_turns(tiny):
+    with opened(tiny) as janus:
+        seeds = range(4)
+        alone = [pictures(janus, "a red circle", seed=seed) for seed in seeds]
+        together = [None] * len(seeds)
+
+        def run(seed):
+            together[seed] = pictures(janus, "a red circle", seed=seed)
+
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in seeds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert together == alone
