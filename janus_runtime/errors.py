@@ -1,40 +1,66 @@
-"""Every error a user can cause. One line each: what we got, what we expected, what to do."""
+"""Every error a user can cause. One line each: what we got and what we expected; what to do."""
+
+from typing import ClassVar
 
 
 class JanusError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose. `code` is stable: programs may tell errors apart by it."""
+
+    code: ClassVar[str] = "error"
+
+    @property
+    def hint(self) -> str:
+        """What to do, in terms of Python and of the commands that make bundles; empty where nothing can be done. A message is
+        `what happened; what to do`."""
+        return str(self).partition("; ")[2]
 
 
 class BundleError(JanusError):
     """A bundle is missing, altered, truncated or of another format."""
 
+    code = "bundle"
+
 
 class BackendError(JanusError):
     """A backend was asked for and cannot run here, or was handed tensors its graph does not take."""
+
+    code = "backend"
 
 
 class OutOfMemory(BackendError):
     """A device has less memory free than a model or a batch needs."""
 
+    code = "out_of_memory"
+
 
 class PromptError(JanusError):
     """Text that the model cannot take: too long, empty, or holding reserved tokens."""
+
+    code = "prompt"
 
 
 class ConversationFull(PromptError):
     """A conversation has no room for the next turn."""
 
+    code = "conversation_full"
+
 
 class ImageError(JanusError):
     """A file that is no picture, or a picture that cannot be used."""
+
+    code = "image"
 
 
 class NumericalError(JanusError):
     """NaN or Inf came out of a graph."""
 
+    code = "numerical"
+
 
 class Cancelled(JanusError):
     """The caller set the `cancel` event."""
+
+    code = "cancelled"
 
 
 def is_out_of_memory(reason: str) -> bool:

@@ -1,6 +1,7 @@
 """How commands fail: one line on stderr and an exit code."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from ..errors import JanusError
 from .output import note, printable, set_up_streams
 
 INTERRUPTED = 130
+_PARAMETER = re.compile(r"\b(batch_size|cfg_weight|image_weight|max_length|max_tokens|top_k|top_p|backend(?==))\b(=?)")
 
 
 @contextmanager
@@ -40,9 +42,16 @@ def report_errors(debug: bool) -> Iterator[None]:
         if debug:
             raise
         text = one_line(error)
-        if not isinstance(error, JanusError | OSError | ValueError):
+        if isinstance(error, JanusError | ValueError):
+            text = in_flags(text)
+        elif not isinstance(error, OSError):
             text = f"{type(error).__name__}: {text}; this is a fault of ours: run again with --debug and report it"
         raise click.ClickException(text) from None
+
+
+def in_flags(text: str) -> str:
+    """What a library's error says of its parameters, in the words of a command: `top_k` is `--top-k`, `backend=cpu` is `--backend cpu`."""
+    return _PARAMETER.sub(lambda match: f"--{match[1].replace('_', '-')}{' ' if match[2] else ''}", text)
 
 
 def one_line(error: Exception) -> str:
