@@ -12,6 +12,7 @@ import numpy as np
 
 from janus_runtime import __version__
 from janus_runtime.bundle.bundle import Bundle, sha256
+from janus_runtime.bundle.interface import Sizes
 from janus_runtime.bundle.manifest import (
     FORMAT,
     GOLDENS,
@@ -28,8 +29,8 @@ from janus_runtime.bundle.manifest import (
     Precision,
     Source,
     Task,
-    Times,
     Tokens,
+    sizes_of,
 )
 from janus_runtime.bundle.plans import PLANS
 from janus_runtime.errors import JanusError
@@ -42,6 +43,7 @@ from .checkpoint.text_side import read_image_input, read_text_side
 from .errors import CheckpointError
 from .goldens import make_goldens
 from .graphs import graphs_for, recipes_of_all
+from .modules.uvit import block_names
 from .onnx.int8_cache import CacheScales
 from .onnx.trace import check_graph, export_graph, torch_cache_in
 from .precision import format_of
@@ -66,9 +68,8 @@ def export_bundle(
     only: Task | None = None,
     force: bool = False,
     on_stage: OnStage = lambda stage, share: None,
-    times: Times = "exact",
 ) -> Manifest:
-    """Writes the bundle `out`: check, trace, run the reference, write, describe. `times` of JanusFlow's steps: see `Flow`.
+    """Writes the bundle `out`: check, trace, run the reference, write, describe.
 
     Raises CheckpointError if the checkpoint cannot be exported, JanusError or OSError if `out` cannot be written.
     """
@@ -81,18 +82,32 @@ def export_bundle(
     check_tensors(recipes_of_all(checkpoint.config, checkpoint.vae is not None), checkpoint.tensors)
     vae = checkpoint.vae if "generation" in tasks else None
     tokenizer, tokens, template, family = read_text_side(checkpoint)
+    text, drawn, flow = checkpoint.config.text, checkpoint.config.drawn, _flow(checkpoint.config)
+    model = LanguageModel(
+        hidden_size=text.hidden_size,
+        num_layers=text.num_layers,
+        num_heads=text.num_heads,
+        head_size=text.head_size,
+        vocab_size=text.vocab_size,
+        max_length=text.max_length,
+    )
     image_input = read_image_input(checkpoint)
-    flow = _flow(checkpoint.config, times)
+    image_output = ImageOutput(
+        size=drawn.image_size,
+        grid=drawn.grid,
+        num_tokens=drawn.grid**2,
+        num_ids=None if flow else drawn.num_ids,
+    )
+    sizes = sizes_of(model, image_input, image_output, flow)
 
     with aside(out, "export", lambda old: not _strangers(old), lambda: _check_target(out, checkpoint.folder, force)) as folder:
         with torch_cache_in(folder):
-            graphs, weights = _write_graphs(checkpoint, precision, tasks, tokens, flow, folder, on_stage)
+            graphs, weights = _write_graphs(checkpoint, sizes, precision, tasks, tokens, flow, folder, on_stage)
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
         _copy_licences(checkpoint.folder, folder)
         if vae:
             _copy_licences(vae.folder, folder, "VAE-")
         others = sorted(path for path in folder.iterdir() if path.name not in (WEIGHTS, MARK))
-        text, drawn = checkpoint.config.text, checkpoint.config.drawn
         manifest = Manifest(
             format=FORMAT,
             name=out.name,
@@ -107,23 +122,11 @@ def export_bundle(
                 checkpoint.dtype,
                 vae.name if vae else None,
             ),
-            language_model=LanguageModel(
-                hidden_size=text.hidden_size,
-                num_layers=text.num_layers,
-                num_heads=text.num_heads,
-                head_size=text.head_size,
-                vocab_size=text.vocab_size,
-                max_length=text.max_length,
-            ),
+            language_model=model,
             tokens=tokens,
             template=template,
             image_input=image_input,
-            image_output=ImageOutput(
-                size=drawn.image_size,
-                grid=drawn.grid,
-                num_tokens=drawn.grid**2,
-                num_ids=None if flow else drawn.num_ids,
-            ),
+            image_output=image_output,
             flow=flow,
             defaults=_FLOW_DEFAULTS if flow else _DEFAULTS,
             graphs=graphs,
@@ -142,6 +145,7 @@ def export_bundle(
 
 def _write_graphs(
     checkpoint: Checkpoint,
+    sizes: Sizes,
     precision: Precision,
     tasks: tuple[Task, ...],
     tokens: Tokens,
@@ -157,12 +161,12 @@ def _write_graphs(
     graphs: dict[str, Graph] = {}
     for spec in graphs_for(checkpoint.config, tasks, precision):
         on_stage(f"tracing {spec.name}", 0)
-        graphs[spec.name] = export_graph(spec, checkpoint.config, precision, cache, plan, folder)
+        graphs[spec.name] = export_graph(spec, checkpoint.config, sizes, precision, cache, plan, folder)
     free, needed = shutil.disk_usage(folder).free, plan.total_bytes + _SPARE_BYTES
     if free < needed:
         raise JanusError(f"the disk of {folder.parent} has {free / 1e9:.1f} GB free, the bundle needs {needed / 1e9:.1f} GB")
     on_stage("running the torch reference", 0)
-    watch = cache.watch if format_of("language_model.gqa", precision).int8_cache else None
+    watch = cache.watch if format_of("language_model", precision, "gqa").int8_cache else None
     goldens = make_goldens(checkpoint.config, checkpoint.tensors, tasks, tokens, watch, flow)
     np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]
     weights = plan.write(folder / WEIGHTS, checkpoint.tensors, lambda done: on_stage("writing weights", done / plan.total_bytes))
@@ -171,13 +175,11 @@ def _write_graphs(
     return graphs, weights
 
 
-def _flow(config: JanusConfig, times: Times) -> Flow | None:
-    """Raises CheckpointError on times that mean nothing to this model."""
-    if config.flow:
-        return Flow(config.flow.vae.latent_channels, config.flow.latent_size, _FLOW_STEPS, times)
-    if times != "exact":
-        raise CheckpointError("this checkpoint is no JanusFlow, whose steps have times; leave --times out")
-    return None
+def _flow(config: JanusConfig) -> Flow | None:
+    if not config.flow:
+        return None
+    conditions = sum(2 * channels for _, channels in block_names(config.flow))
+    return Flow(config.flow.vae.latent_channels, config.flow.latent_size, conditions, _FLOW_STEPS)
 
 
 def _copy_licences(source: Path, folder: Path, prefix: str = "") -> None:

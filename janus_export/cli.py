@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 
 from janus_runtime import __version__
-from janus_runtime.bundle.manifest import Precision, Times
+from janus_runtime.bundle.manifest import Precision
 from janus_runtime.console.commands import Group, option
 from janus_runtime.console.errors import report_errors
 from janus_runtime.console.output import note, print_json, say
@@ -54,16 +54,11 @@ def main() -> None:
     show_default="both",
     help="Export one half and leave the other out.",
 )
-@option(
-    "Bundle", "--times", type=click.Choice(get_args(Times)), default="exact", help="Precision of JanusFlow's time steps; bf16 as published."
-)
 @option("Bundle", "--force", is_flag=True, help="Replace a bundle that is there.")
 @_vae
 @_quiet
 @_debug
-def checkpoint(
-    source: str, out: Path, precision: Any, only: Any, vae: str | None, times: Any, force: bool, quiet: bool, debug: bool
-) -> None:
+def checkpoint(source: str, out: Path, precision: Any, only: Any, vae: str | None, force: bool, quiet: bool, debug: bool) -> None:
     """Export a checkpoint to a bundle.
 
     SRC is a hub id, or a folder in the original, the HF, JanusFlow's or Paddle's layout.
@@ -85,7 +80,7 @@ def checkpoint(
         precision = precision or _default_precision(flow=opened.config.flow is not None)
         for text in opened.notes:
             note(f"note: {text}")
-        manifest = export_bundle(opened, target, precision, only, force, _stages(line, quiet), times)
+        manifest = export_bundle(opened, target, precision, only, force, _stages(line, quiet))
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
             line.clear()
@@ -113,18 +108,10 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
     show_default="inplace where TensorRT can",
     help="How the cache is written.",
 )
-@option(
-    "Plans",
-    "--weights",
-    type=click.Choice(["fp16", "bf16", "int4"]),
-    show_default="the bundle's own",
-    help="Precision of the decoder's matrices; bf16 and int4 are made from an fp16 bundle's. "
-    "A second build replaces the first for the same GPU.",
-)
 @option("Plans", "--level", type=click.IntRange(0, 5), default=3, help="Effort of the search for fast kernels; 5 searches longest.")
 @_quiet
 @_debug
-def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, weights: Any, level: int, quiet: bool, debug: bool) -> None:
+def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, level: int, quiet: bool, debug: bool) -> None:
     """Build TensorRT plans for this machine's GPU into a bundle.
 
     DIR is the bundle. Needs no torch.
@@ -133,11 +120,11 @@ def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, weights: Any, l
         from .tensorrt.plans import build_engines
 
         sizes = {name: value for name, value in (("rows", rows), ("lengths", lengths)) if value is not None}
-        folder, key = build_engines(bundle, flavour=flavour, weights=weights, level=level, on_stage=_stages(line, quiet), **sizes)
+        folder, key = build_engines(bundle, flavour=flavour, level=level, on_stage=_stages(line, quiet), **sizes)
         size = sum(plan.bytes for plan in key.plans.values())
         if not quiet:
             line.clear()
-            note(f"{folder}: {key.flavour}, {key.weights}, {len(key.plans)} plans, {size / 1e6:,.1f} MB")
+            note(f"{folder}: {key.flavour}, {len(key.plans)} plans, {size / 1e6:,.1f} MB")
 
 
 @main.command(example="janus-export inspect deepseek-ai/Janus-Pro-1B --json")

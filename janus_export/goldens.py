@@ -91,16 +91,18 @@ def make_goldens(
     language_model = _language_model(config, tensors, embeds, watch)
     goldens |= language_model
     hidden = language_model["language_model/hidden"][-1]
-    settings = {"cfg_weight": np.array([5], np.float32), "temperature": np.array([0.9], np.float32)}
+    # One of each for a row, and for a picture.
+    cfg_weight, temperature = np.array([5], np.float32), np.array([0.9, 1.1], np.float32)
     if "understanding" in tasks:
         add("text_head", modules.TextHead, {"hidden": hidden}, "logits")
         logits = goldens["text_head/logits"]
-        draw = {"logits": logits, "noise": _noise(rng, logits), "temperature": settings["temperature"]}
+        draw = {"logits": logits, "noise": _noise(rng, logits), "temperature": temperature}
         add("text_draw", modules.TextDraw, draw, "text_ids", "embeds")
     if config.vq and "generation" in tasks:
         add("image_head", modules.ImageHead, {"hidden": hidden}, "logits")
         logits = goldens["image_head/logits"][None]  # a pair of rows
-        add("image_draw", modules.ImageDraw, {"logits": logits, "noise": _noise(rng, logits[:, 0]), **settings}, "image_ids", "embeds")
+        draw = {"logits": logits, "noise": _noise(rng, logits[:, 0]), "cfg_weight": cfg_weight, "temperature": temperature[:1]}
+        add("image_draw", modules.ImageDraw, draw, "image_ids", "embeds")
     return goldens
 
 
@@ -185,13 +187,12 @@ def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flo
 
 
 def _published_times(flow: Flow) -> tuple[Array, float]:
-    """Times [steps], float32, and the length of a step, as the published loop writes them down.
+    """Times [steps], float32, and the length of a step, as the published loop writes them down, less its rounding.
 
     Not taken from the runtime: what checks it must not come from it.
     """
-    dtype = torch.bfloat16 if flow.times == "bf16" else torch.float32
-    times = torch.tensor([step / flow.steps * 1000 for step in range(flow.steps)], dtype=torch.float64).to(dtype)
-    return times.float().numpy(), torch.tensor(1 / flow.steps, dtype=torch.float64).to(dtype).item()
+    times = torch.tensor([step / flow.steps * 1000 for step in range(flow.steps)], dtype=torch.float64)
+    return times.float().numpy(), torch.tensor(1 / flow.steps, dtype=torch.float64).float().item()
 
 
 def _picture(rng: np.random.Generator, size: int) -> Array:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from janus_runtime.bundle.manifest import DType, Precision
-from janus_runtime.checks.tolerances import ALWAYS_FP32, FOUR_BITS
+from janus_runtime.bundle.interface import DType, Flavour, GraphKind, Weights
+from janus_runtime.bundle.manifest import Precision
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,13 @@ class Format:
     tables: Blocks | None = None
     int8_cache: bool = False
 
+    @property
+    def weights(self) -> Weights:
+        """What most of a graph's weights are stored as, for its manifest entry."""
+        if self.matrices:
+            return "int4" if self.matrices.bits == 4 else "int8"
+        return "float16" if self.dtype == "float16" else "float32"
+
 
 _FP32 = Format("float32")
 # Blocks of 128: of 32, the scales and what ONNX Runtime keeps beside them are a third of the bytes of 4-bit weights, and
@@ -30,18 +37,18 @@ _FP32 = Format("float32")
 _INT8 = Format("float32", matrices=Blocks(8, 128), tables=Blocks(8, 128))
 _INT4 = Format("float32", matrices=Blocks(4, 128))
 
-# Looked up by graph, then by kind (without the flavour), then "". Norms, biases and tables of angles are never quantised.
-_FORMATS: dict[Precision, dict[str, Format]] = {
-    "fp32": {"": _FP32},
-    "fp16": {"": Format("float16")},
-    "int8": {"": _INT8, "language_model.gqa": replace(_INT8, int8_cache=True)},
-    # The decoder is read once a step, so its bytes are the time; the rest is read once a picture or small.
-    "int4": {"": _INT8, **dict.fromkeys(FOUR_BITS, _INT4), "language_model.gqa": replace(_INT4, int8_cache=True)},
-}
+# These stay in fp32 in every bundle: a picture shows the rounding of the VQ tokenizer, and all three are small.
+ALWAYS_FP32 = frozenset({"image_encoder", "image_decoder", "time_embed"})
+# The decoder is read once a step, so its bytes are the time; the rest is read once a picture, or is small.
+FOUR_BITS = frozenset({"language_model", "text_head", "flow_step"})
+
+# Norms, biases and tables of angles are never quantised.
+_FORMATS: dict[Precision, Format] = {"fp32": _FP32, "fp16": Format("float16"), "int8": _INT8, "int4": _INT8}
 
 
-def format_of(graph: str, precision: Precision) -> Format:
-    """`graph` with or without its flavour. The VQ tokenizer stays in fp32: a picture shows its rounding, and it is small."""
-    kind = graph.split(".")[0]
-    formats = _FORMATS[precision]
-    return _FP32 if kind in ALWAYS_FP32 else formats.get(graph, formats.get(kind, formats[""]))
+def format_of(kind: GraphKind, precision: Precision, flavour: Flavour | None = None) -> Format:
+    if kind in ALWAYS_FP32:
+        return _FP32
+    format = _INT4 if precision == "int4" and kind in FOUR_BITS else _FORMATS[precision]
+    # Only ONNX Runtime's operator on a CPU reads keys and values of 8 bits.
+    return replace(format, int8_cache=True) if precision in ("int8", "int4") and (kind, flavour) == ("language_model", "gqa") else format

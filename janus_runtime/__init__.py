@@ -9,7 +9,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from .bundle.manifest import Manifest
     from .chat import Answer, Chat
-    from .drawing.pipeline import GeneratedImage
+    from .drawing.request import GeneratedImage
     from .janus import Janus, load
 
 from .errors import BackendError, BundleError, Cancelled, ImageError, JanusError, NumericalError, PromptError
@@ -35,7 +35,7 @@ __all__ = [
 _HOMES = {
     "Answer": "chat",
     "Chat": "chat",
-    "GeneratedImage": "drawing.pipeline",
+    "GeneratedImage": "drawing.request",
     "Janus": "janus",
     "Manifest": "bundle.manifest",
     "load": "janus",

@@ -5,17 +5,21 @@ Letters: k pictures, T new prompt ids, D hidden size.
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .decoding.engines import Engines
+from .decoding.session import stack_rows
+from .decoding.sessions import open_session
 from .errors import Cancelled, ConversationFull, JanusError
 from .pictures.image import Picture, as_pictures, open_image, preprocess
 from .prompt import Ids, Prompter, splice
+from .sampling.guidance import Plain
 from .sampling.noise import Noise, check_seed
 from .sampling.sampler import Sampler
 
@@ -34,14 +38,20 @@ class _Turn:
 class Answer:
     """Iterate for chunks of text as they come; `text`, `text_ids` and `timings` (ms) grow with them.
 
-    `stop` is "eos" or "length" at the end. Leaving the loop early is fine: what was said so far is what was said. An answer
-    that is dropped frees its cache at once, unless its conversation is still in use.
+    `stop` is "eos" or "length" at the end. Leaving the loop early is fine: what was said so far is what was said. `close`, or `with`,
+    ends it; the answer of a conversation of its own, such as `describe` gives, frees its cache then, and at its end.
     """
 
-    def __init__(self, turn: _Turn, chunks: Iterator[str]) -> None:
+    def __init__(self, turn: _Turn, chunks: Generator[str, None, None]) -> None:
         self.text = ""
+        self._chat: Chat | None = None
         self._turn = turn
         self._chunks = chunks
+
+    def own(self, chat: "Chat") -> "Answer":
+        """Has this answer close its conversation when it ends."""
+        self._chat = chat
+        return self
 
     @property
     def text_ids(self) -> list[int]:
@@ -59,22 +69,50 @@ class Answer:
         return self
 
     def __next__(self) -> str:
-        chunk = next(self._chunks)
+        try:
+            chunk = next(self._chunks)
+        except BaseException:
+            self.close()
+            raise
         self.text += chunk
         return chunk
 
+    def close(self) -> None:
+        """Ends the answer where it is."""
+        self._chunks.close()
+        if self._chat is not None:
+            self._chat.close()
+
+    def __enter__(self) -> "Answer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
 
 class Chat:
-    """A conversation that keeps its cache between turns. One at a time: not to be shared by threads."""
+    """A conversation that keeps its cache between turns; `close`, or `with`, frees it. Not to be shared by threads."""
 
     def __init__(self, engines: Engines, prompter: Prompter, max_length: int) -> None:
         self.engines = engines
         self.prompter = prompter
         self._load_ms = engines.prepare("text")
-        self._session = engines.session("text", rows=1, max_length=max_length, grows=True)
+        self._session = open_session(engines, "text", rows=1, max_length=max_length, grows=True)
         self._last: _Turn | None = None
+        self._closed = False
         # A backend may hold less than was asked for.
         self._longer = "" if self._session.max_length == max_length else "; build longer plans with 'janus-export engines DIR --lengths …'"
+
+    def close(self) -> None:
+        """Frees the cache. An answer that still runs ends."""
+        self._closed = True
+        self._session.close()
+
+    def __enter__(self) -> "Chat":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     @property
     def max_length(self) -> int:
@@ -103,6 +141,7 @@ class Chat:
         PromptError, ValueError at once, NumericalError and Cancelled at any time. A turn that raises before it returns
         has cost the conversation nothing; after any error the conversation can go on.
         """
+        self._check_open()
         manifest = self.engines.manifest
         max_tokens = manifest.defaults.max_tokens if max_tokens is None else max_tokens
         if max_tokens < 1:
@@ -122,12 +161,16 @@ class Chat:
         start = time.perf_counter()
         embeds = self._embed(ids, pictures, cancel)
         encoded = time.perf_counter()
-        logits = self._session.prefill([embeds])
+        logits = stack_rows(self._session.prefill([embeds], [0], "text"))
         timings |= {"encode": (encoded - start) * 1e3, "prefill": (time.perf_counter() - encoded) * 1e3, "steps": 0.0}
         turn = self._last = _Turn(self.length, timings)
         limit = min(max_tokens, room)
-        drawn = self._session.draw(logits, limit, sampler or Sampler(temperature=0), noise)
+        drawn = self._session.draw(logits, limit, sampler or Sampler(temperature=0), noise, Plain())
         return Answer(turn, self.prompter.decode_stream(self._take(drawn, limit, turn, cancel)))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise JanusError("this conversation is closed; start another with janus.chat()")
 
     def _embed(self, ids: Ids, pictures: list[NDArray[np.float32]], cancel: threading.Event | None) -> NDArray[Any]:
         """Ids [T] and the pixels of their pictures -> embeddings [T, D]. Pictures one at a time: activations are large."""
@@ -152,6 +195,7 @@ class Chat:
         """Yields drawn ids up to the end token, which is not yielded, or `limit`, and keeps them in `turn`."""
         start = time.perf_counter()
         while len(turn.text_ids) < limit:
+            self._check_open()
             if turn is not self._last:
                 raise JanusError("this answer ended when the next turn began; read it before you go on")
             _check(cancel, len(turn.text_ids))

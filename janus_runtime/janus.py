@@ -12,18 +12,19 @@ from typing import ParamSpec
 
 from .backends import BackendName, open_backend
 from .bundle.bundle import NANO, Bundle
-from .bundle.manifest import MAX_STEPS, TOKENIZER, Manifest, Task
+from .bundle.manifest import TOKENIZER, Manifest, Task
 from .bundle.plans import built_for
 from .chat import Answer, Chat
 from .checks.latency import Timing, stages, time_stages
 from .checks.verify import Check, verify_goldens
 from .decoding.engines import Engines
-from .drawing.pipeline import GeneratedImage, ImageGenerator, OnStep, Request
+from .drawing.pipeline import ImagePipeline
+from .drawing.request import DrawRequest, DrawSettings, GeneratedImage, OnStep
 from .errors import BackendError, BundleError
 from .pictures.image import Picture, as_pictures, open_image, preprocess
 from .prompt import Prompter
 from .sampling.noise import check_seed
-from .sampling.sampler import IMAGE_WEIGHT, MAX_CFG_WEIGHT, Floats, Sampler
+from .sampling.sampler import Floats, Sampler
 
 _log = logging.getLogger("janus_runtime")
 
@@ -111,28 +112,22 @@ class Janus:
         """
         self._require("generation")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        defaults, n, batch_size = self.manifest.defaults, operator.index(n), operator.index(batch_size)
+        n, batch_size = operator.index(n), operator.index(batch_size)
         if n < 1 or batch_size < 1 or not prompts:
             raise ValueError(f"got {len(prompts)} prompts, n {n}, batch_size {batch_size}; expected 1 or more of each")
-        sampler = Sampler(defaults.temperature if temperature is None else temperature, top_k, top_p)
-        if self.manifest.flow:
-            if sampler != Sampler():
-                raise ValueError("this model draws by a flow and has no ids to choose from; leave temperature, top_k and top_p out")
-            steps = None if steps is None else operator.index(steps)
-            if steps is not None and not 1 <= steps <= MAX_STEPS:
-                raise ValueError(f"steps is {steps}; expected 1 to {MAX_STEPS}")
-        elif steps is not None:
-            raise ValueError(
-                f"this model draws {self.manifest.image_output.num_tokens} ids, one a step; steps are JanusFlow's: leave them out"
-            )
-        weight = defaults.cfg_weight if cfg_weight is None else cfg_weight
-        if not abs(weight) <= MAX_CFG_WEIGHT:
-            raise ValueError(f"cfg_weight is {weight}; expected -{MAX_CFG_WEIGHT:g} to {MAX_CFG_WEIGHT:g}")
         pixels = None if image is None else self._pixels_to_draw_from(image, exif_orientation)
-        image_weight = self._image_weight(image_weight, given=image is not None)
-        drawn_by = None if self.manifest.flow else sampler
-        request = Request(prompts, n, check_seed(seed, n), weight, batch_size, drawn_by, steps, pixels, image_weight)
-        return ImageGenerator(self._engines, self._prompter).stream(request, on_step, cancel)
+        settings = DrawSettings.make(
+            self.manifest,
+            pixels,
+            cfg_weight=cfg_weight,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            steps=steps,
+            image_weight=image_weight,
+        )
+        request = DrawRequest(prompts, n, check_seed(seed, n), batch_size, settings, pixels)
+        return ImagePipeline(self._engines, self._prompter).stream(request, on_step, cancel)
 
     generate = _collect(stream)
 
@@ -140,24 +135,11 @@ class Janus:
         self._require("understanding")
         if not self.manifest.flow and self.backend != "cpu":
             raise BackendError(
-                f"a picture drawn from another takes three rows, and draws on {self.backend} are of pairs; use --backend cpu"
+                f"image-to-image needs 3 rows a picture and the {self.backend} backend draws with 2; load the bundle with backend=cpu"
             )
         pixels = preprocess(open_image(image, exif_orientation), self.manifest.image_input)
         _log.warning("drawing from a picture is for checkpoints trained for it, such as Janus-4o; others hardly follow it")
         return pixels
-
-    def _image_weight(self, asked: float | None, given: bool) -> float | None:
-        """None where nothing is weighed: without a picture, and by JanusFlow, which only sees it."""
-        flow = self.manifest.flow is not None
-        if asked is None:
-            return IMAGE_WEIGHT if given and not flow else None
-        if not given:
-            raise ValueError("image_weight is how much a picture counts, and there is none; give image too, or leave it out")
-        if flow:
-            raise ValueError("this model only sees a picture and has no ids of it to weigh that against; leave image_weight out")
-        if not 0 <= asked <= MAX_CFG_WEIGHT:
-            raise ValueError(f"image_weight is {asked}; expected 0 to {MAX_CFG_WEIGHT:g}")
-        return asked
 
     def describe(
         self,
@@ -180,15 +162,21 @@ class Janus:
         pictures = as_pictures(images)
         if not pictures:
             raise ValueError("describe got no picture; expected at least one")
-        return self.chat().say(
-            question,
-            pictures,
-            exif_orientation=exif_orientation,
-            max_tokens=max_tokens,
-            sampler=Sampler(temperature, top_k, top_p),
-            seed=seed,
-            cancel=cancel,
-        )
+        chat = self.chat()
+        try:
+            answer = chat.say(
+                question,
+                pictures,
+                exif_orientation=exif_orientation,
+                max_tokens=max_tokens,
+                sampler=Sampler(temperature, top_k, top_p),
+                seed=seed,
+                cancel=cancel,
+            )
+        except BaseException:
+            chat.close()
+            raise
+        return answer.own(chat)
 
     def chat(self, max_length: int | None = None) -> Chat:
         """A conversation with a cache for `max_length` tokens, pictures and answers included (default: the model's limit)."""

@@ -4,7 +4,7 @@ Rules are the original `VLChatProcessor`'s. Letters: T ids of one prompt, D hidd
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +75,7 @@ class Prompter:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def decode_stream(self, ids: Iterator[int]) -> Iterator[str]:
+    def decode_stream(self, ids: Iterator[int]) -> Generator[str, None, None]:
         """Yields text as ids arrive, never a part of a character; the pieces join to `decode(all ids)`."""
         stream = DecodeStream(skip_special_tokens=True)
         seen: list[int] = []

@@ -15,8 +15,6 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import JanusForConditionalGeneration
 
-from bench.cpu.flow_layout import flow_config
-from bench.quality.janus_flow import JanusFlow
 from janus_export.atomic_folder import aside
 from janus_export.checkpoint.sizes import JanusConfig
 from janus_runtime.console.errors import report_errors
@@ -26,6 +24,8 @@ from nano.model import GRID, MAX_LENGTH, build
 from nano.progress import Stage
 from nano.scenes import SIDE, render, sample
 from nano.tokenizer import FLOW_TEMPLATE, VOCAB_SIZE, Text, train_tokenizer
+from testing.flow_layout import flow_config
+from testing.janus_flow import JanusFlow
 
 LICENCE = Path(__file__).parents[1] / "LICENSE"
 _WRITTEN = {

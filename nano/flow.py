@@ -6,11 +6,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from bench.cpu.flow_layout import vae_config
-from bench.quality.janus_flow import JanusFlow
 from janus_export.checkpoint.sizes import FlowConfig, JanusConfig, TextConfig, VaeConfig, VisionConfig
 from nano.model import GRID, MAX_LENGTH, PATCH, start
 from nano.scenes import SIDE
+from testing.flow_layout import vae_config
+from testing.janus_flow import JanusFlow
 
 # Two halvings, so that a token, a patch of 2 x 2 latents, is a cell of the scenes.
 _VAE = VaeConfig(latent_channels=4, widths=(32, 32, 64), num_res_blocks=1, scaling_factor=1.0)

@@ -15,7 +15,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from bench.quality.janus_flow import JanusFlow
 from nano.language import caption, questions
 from nano.model import half_precision
 from nano.progress import Stage
@@ -25,6 +24,7 @@ from nano.train_decoder import BLANK, QUESTIONS, optimisers, said_loss, scenes_t
 from nano.train_tower import ANSWERS, patch_labels, patch_loss
 from nano.train_vae import to_latents
 from nano.train_vq import pixels
+from testing.janus_flow import JanusFlow
 
 STEPS = 36000
 # Threads that learn from a lesson each: small operations run one after another on one core, twice as many on two.

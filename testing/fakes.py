@@ -1,17 +1,25 @@
 """A scripted model: the loops are tested in microseconds, with every call recorded."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from janus_runtime.bundle.manifest import Graph, TensorSpec
+from janus_runtime.bundle.interface import KvCache, NumberFormat, TensorSpec
+from janus_runtime.bundle.manifest import Graph, LanguageModel
+
+
+def fake_graph(kind, inputs, cache=None):
+    """A manifest entry with these inputs, name -> dtype."""
+    specs = {name: TensorSpec(dtype, ()) for name, dtype in inputs.items()}
+    return Graph(kind, None, f"{kind}.onnx", NumberFormat("float32", "float32"), specs, {}, cache, 0)
 
 
 class FakeEngine:
     """`answer(inputs, outputs)` -> dict of arrays; `calls` keeps copies of the inputs."""
 
-    def __init__(self, name, answer, dtype="float32", cache="float32"):
+    def __init__(self, name, answer, spec=None):
         self.name = name
-        inputs = {"ids": "int32", "embeds": dtype, "past_key_0": cache}
-        self.spec = Graph(f"{name}.onnx", {name: TensorSpec(kind, ()) for name, kind in inputs.items()}, {}, 0)
+        self.spec = spec or fake_graph(name, {"ids": "int32", "embeds": "float32"})
         self.calls = []
         self._answer = answer
 
@@ -35,30 +43,41 @@ class FakeBinding:
         return self._engine._answer(everything, self._outputs)
 
 
-def counting_model(num_ids=8, cache="float32"):
-    """Engines whose hidden state is the sum of all ids seen so far: logits peak at that sum modulo `num_ids`.
+class CountingModel:
+    """`Engines` whose hidden state is the sum of all ids seen so far: logits peak at that sum modulo the vocabulary.
 
-    The "cache" of slot r keeps one number per position, so that what is read back depends on every write.
+    The "cache" of a slot keeps one number per place, so that what is read back depends on every write. Text has ids of its own: they
+    count double, and there are 5 more of them.
     """
 
-    def embed(inputs, outputs):
-        return {"embeds": inputs["ids"][..., None].astype(np.float32)}
+    def __init__(self, num_ids=8, cache="float32"):
+        names = KvCache(cache, ("past_key_0",), ("present_key_0",), in_place=True, ragged_append=False)
+        decoder = fake_graph("language_model", {"embeds": "float32"}, names)
+        self.manifest = SimpleNamespace(language_model=LanguageModel(1, 1, 1, 1, num_ids, 64))
+        self.language_model = FakeEngine("language_model", self._decode, decoder)
+        self.embed = {"image": FakeEngine("image_embed", self._embed(1)), "text": FakeEngine("text_embed", self._embed(2))}
+        self.head = {"image": FakeEngine("image_head", self._predict(num_ids)), "text": FakeEngine("text_head", self._predict(num_ids + 5))}
 
-    def language_model(inputs, outputs):
+    def embed_ids(self, modality, ids):
+        return self.embed[modality].run({"ids": ids})["embeds"]
+
+    def predict(self, modality, hidden):
+        return self.head[modality].run({"hidden": hidden})["logits"], self.head[modality].name
+
+    @staticmethod
+    def _embed(each):
+        return lambda inputs, outputs: {"embeds": each * inputs["ids"][..., None].astype(np.float32)}
+
+    @staticmethod
+    def _predict(num_ids):
+        return lambda inputs, outputs: {"logits": np.eye(num_ids, dtype=np.float32)[inputs["hidden"][:, 0].astype(int) % num_ids]}
+
+    @staticmethod
+    def _decode(inputs, outputs):
         embeds, lengths = inputs["embeds"][..., 0], inputs["seqlens_k"] + 1
         cache = outputs["present_key_0"][:, 0, :, 0]
         rows, tokens = embeds.shape
-        new = inputs["last_row"] - np.arange(rows) * tokens + 1
+        new = inputs["places"] - np.arange(rows) * tokens + 1
         for row in range(rows):
             cache[row, lengths[row] - new[row] : lengths[row]] = embeds[row, : new[row]]
         return {"hidden": np.array([[cache[row, : lengths[row]].sum()] for row in range(rows)], np.float32)}
-
-    def head(inputs, outputs):
-        peak = inputs["hidden"][:, 0].astype(int) % num_ids
-        return {"logits": np.eye(num_ids, dtype=np.float32)[peak]}
-
-    names = {"embed": embed, "language_model": language_model, "head": head}
-    engines = {name: FakeEngine(name, answer) for name, answer in names.items()}
-    engines["language_model"] = FakeEngine("language_model", language_model, cache=cache)
-    engines["embed"].spec = Graph("embed.onnx", {"ids": TensorSpec("int32", ("rows", "tokens"))}, {}, 0)
-    return engines

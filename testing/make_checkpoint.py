@@ -20,9 +20,9 @@ import ml_dtypes
 import numpy as np
 from tokenizers import Tokenizer
 
-from bench.cpu.flow_layout import FLOW_MODELS, flow_config, flow_tensors, vae_config, vae_tensors
 from janus_export.checkpoint.sizes import JanusConfig, VaeConfig
 from janus_runtime.console.commands import FiniteFloat
+from testing.flow_layout import FLOW_MODELS, flow_config, flow_tensors, vae_config, vae_tensors
 from testing.published_layouts import MODELS, hf_config, hf_tensors, original_config, original_name
 from testing.tiny_tokenizer import write_tokenizer
 

@@ -8,8 +8,9 @@ from threading import RLock
 
 import numpy as np
 
+from janus_runtime.sampling.guidance import Pairs
 from janus_runtime.sampling.noise import gumbel
-from janus_runtime.sampling.sampler import guide, keep_top_k, keep_top_p
+from janus_runtime.sampling.sampler import keep_top_k, keep_top_p
 
 
 class NumpyDevice:
@@ -127,31 +128,34 @@ class NumpyKernels:
 
     @_kernel
     def gumbel(noise, seeds, step, sampling):
-        greedy, num_ids = sampling[0] != 0, noise.shape[1]
-        noise[...] = 0 if greedy else np.stack([gumbel(int(seed), int(step[0]), num_ids) for seed in seeds])
+        for row, seed in enumerate(seeds):
+            noise[row] = 0 if sampling[row, 0] else gumbel(int(seed), int(step[row]), noise.shape[1])
 
     @_kernel
     def check(logits, active, step, bad):
-        if not bad[0] and not np.isfinite(logits[active != 0]).all():
-            bad[0] = step[0] + 1
+        for row in np.flatnonzero(active):
+            if not bad[row] and not np.isfinite(logits[row]).all():
+                bad[row] = step[row * len(step) // len(logits)] + 1
 
     @_kernel
     def keep(noise, logits, cfg_weight, temperature, sampling):
-        greedy, top_k, top_p = sampling
-        scores = guide(logits, cfg_weight[0]) if len(logits) == 2 * len(noise) else logits
-        scaled = scores / temperature[0]
-        if greedy:
-            return
-        if top_k:
-            scaled = keep_top_k(scaled, int(top_k))
-        if top_p < 1:
-            scaled = keep_top_p(scaled, float(top_p))
-        noise[np.isneginf(scaled)] = -np.inf
+        each = len(logits) // len(noise)
+        for row, (greedy, top_k, top_p) in enumerate(sampling):
+            own = logits[each * row : each * (row + 1)]
+            scaled = (Pairs(cfg_weight[row]).mix(own) if each == 2 else own) / temperature[row]
+            if greedy:
+                continue
+            if top_k:
+                scaled = keep_top_k(scaled, int(top_k))
+            if top_p < 1:
+                scaled = keep_top_p(scaled, float(top_p))
+            noise[row, np.isneginf(scaled[0])] = -np.inf
 
     @_kernel
     def record(ids, log, step):
-        if step[0] < len(log):
-            log[step[0]] = ids
+        for row, now in enumerate(step):
+            if now < len(log):
+                log[now, row] = ids[row]
         step += 1
 
     @_kernel

@@ -221,7 +221,7 @@ def main() -> None:
 
 
 @main.command("pack")
-@click.option("--model", required=True, help="A model of bench.published_layouts.")
+@click.option("--model", required=True, help="A model of testing.published_layouts.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp16", show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Room for the whole bundle is needed.")

@@ -1,8 +1,8 @@
 """A backend whose device is NumPy and whose graphs run on ONNX Runtime's CPU provider: the device loop without a GPU."""
 
-from janus_runtime.backends.device_backend import DeviceBackend, DeviceGraph
+from janus_runtime.backends.device_graph import DeviceGraph
 from janus_runtime.backends.ort_cpu import OrtEngine
-from janus_runtime.decoding.device_loop import Steps
+from janus_runtime.decoding.device import DecoderLimits
 from testing.numpy_device import NumpyDevice
 
 
@@ -20,16 +20,15 @@ class LockedDevice(NumpyDevice):
     queue, empty, pinned, download = map(_locked, (NumpyDevice.queue, NumpyDevice.empty, NumpyDevice.pinned, NumpyDevice.download))
 
 
-class StandIn(DeviceBackend):
+class StandIn:
     name = "stand-in"
     description = "a device of NumPy"
 
-    def __init__(self, flavour="slice", rows=(2, 4, 8), lengths=(32, 48, 96, 160, 480), piece=16):
-        super().__init__()
+    def __init__(self, flavour="slice", rows=(2, 4, 8), lengths=(32, 48, 96, 160, 480), chunk=16):
         self.flavour = flavour
         self.device = LockedDevice()
         # ONNX Runtime fixes nothing, as the plans of TensorRT do: limits are checked by StandInGraph.
-        self.steps = Steps(self.device, rows, lengths, piece, self.device.capture)
+        self.limits = DecoderLimits(self.device, rows, lengths, chunk, self.device.capture)
         self.graphs = {}
 
     def load(self, bundle, graph):
@@ -39,6 +38,9 @@ class StandIn(DeviceBackend):
     def advice(self, bundle):
         return None
 
+    def close(self):
+        pass
+
 
 class StandInGraph(DeviceGraph):
     """`calls` counts runs; `after(tensors)` may spoil what one gave."""
@@ -46,7 +48,7 @@ class StandInGraph(DeviceGraph):
     def __init__(self, bundle, graph, backend):
         super().__init__(graph, bundle.graph(graph), backend.device)
         self.engine = OrtEngine(bundle, graph)
-        self.steps = backend.steps
+        self.limits = backend.limits
         self.calls = 0
         self.after = lambda tensors: None
 
@@ -54,11 +56,11 @@ class StandInGraph(DeviceGraph):
         assert tensors.keys() == self.spec.inputs.keys() | self.spec.outputs.keys()
         inputs = {name: tensors[name] for name in self.spec.inputs}
         outputs = {name: tensors[name] for name in self.spec.outputs}
-        if "embeds" in inputs and "past_key_0" in inputs:
+        if self.spec.kind == "language_model":
             rows, tokens = inputs["embeds"].shape[:2]
-            assert tokens <= self.steps.piece or self.name.endswith("gqa")
-            assert inputs["past_key_0"].shape[2] in self.steps.lengths
-            assert tokens > 1 or rows in self.steps.rows or rows == 1
+            assert tokens <= self.limits.chunk or not self.spec.cache.ragged_append
+            assert inputs[self.spec.cache.inputs[0]].shape[2] in self.limits.lengths
+            assert tokens > 1 or rows in self.limits.rows or rows == 1
 
         def work():
             self.calls += 1

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -28,6 +29,8 @@ class Terminal:
         environment = {**os.environ, "TERM": "xterm", **settings.pop("env", {})}
 
         def own_terminal():
+            # Tests may run in the background of a shell, which has Ctrl-C ignored there.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 

@@ -10,7 +10,10 @@ import janus_runtime
 from bench.quality.nano_quality import main as score
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint.checkpoint import open_checkpoint
+from janus_runtime.checks.tolerances import FP32
+from janus_runtime.checks.verify import relative_difference
 from nano.look import look, related
+from testing import CONTRACT
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "nano" / "nano-flow"
 PROMPTS = [
@@ -39,6 +42,17 @@ def exported(tmp_path_factory):
 def nano_flow(exported):
     with janus_runtime.load(exported("fp32"), backend="cpu") as janus:
         yield janus
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_latents_are_what_they_ever_were(exported, precision):
+    """Vectors of the commit before FORMAT 5."""
+    vectors = json.loads((CONTRACT / "nano-flow.json").read_text(encoding="utf-8"))["draw"]
+    with janus_runtime.load(exported(precision), backend="cpu") as flow:
+        for vector in vectors:
+            if vector["precision"] == precision and "latents" in vector:
+                (drawn,) = flow.generate(vector["prompt"], seed=vector["seed"], steps=vector["steps"])
+                assert relative_difference(drawn.latents.ravel(), np.float32(vector["latents"])) <= FP32
 
 
 def things(picture):

@@ -22,14 +22,14 @@ from onnx import TensorProto, helper
 import janus_runtime
 from bench.bundles import open_manifests
 from bench.machine import where, write_report
-from bench.quality.janus_flow import JanusFlow
 from janus_runtime.checks.verify import relative_difference
 from janus_runtime.console.commands import FiniteFloat
 from janus_runtime.console.errors import report_errors
-from janus_runtime.drawing.flow import FlowDrawing, time_steps
+from janus_runtime.drawing.flow import FlowDrawer, time_steps
 from janus_runtime.errors import JanusError
 from janus_runtime.sampling.noise import normal
 from janus_runtime.sampling.sampler import Floats
+from testing.janus_flow import JanusFlow
 
 # Products that are large enough to be bound by arithmetic and shaped like the decoder's.
 _SHAPE = (1154, 2048, 5632)
@@ -59,10 +59,10 @@ class Ours:
 
     def __init__(self, janus: janus_runtime.Janus, prompt: Floats, cfg_weight: float, steps: int) -> None:
         self.name = f"janus-rt {janus.manifest.precision}"
-        drawing = FlowDrawing(janus._engines)
-        self.latents = np.zeros((1, drawing.flow.latent_channels, drawing.flow.latent_size, drawing.flow.latent_size), np.float32)
+        drawer = FlowDrawer(janus._engines)
+        self.latents = np.zeros((1, drawer.flow.latent_channels, drawer.flow.latent_size, drawer.flow.latent_size), np.float32)
         # The loop hands its latents on; a step of ours starts from what lies there.
-        self.steps = drawing.integrate(self.latents, drawing.prefix([prompt]), steps, cfg_weight)
+        self.steps = drawer.integrate(self.latents, drawer.prefix([prompt]), steps, cfg_weight)
 
     def step(self, latents: Floats, moment: float) -> Floats:
         self.latents[...] = latents
@@ -133,7 +133,7 @@ def main(checkpoint: Path, bundles: tuple[str, ...], tokens: int, count: int, cf
         loop = Loop(checkpoint, prompt, cfg_weight)
         systems = [loop, *(Ours(janus, prompt, cfg_weight, steps) for janus in opened)]
         rates = {"fp32": sgemm_gflops(), "int8": int8_gflops()}
-        moments, dt = time_steps(steps, "exact")
+        moments, dt = time_steps(steps)
         latents = normal(0, (flow.latent_channels, flow.latent_size, flow.latent_size))[None]
         spent: dict[str, list[float]] = {system.name: [] for system in systems}
         errors: dict[str, list[float]] = {system.name: [] for system in systems[1:]}

@@ -20,10 +20,13 @@ from janus_runtime.checks.latency import PROMPT_TOKENS, QUESTION_TOKENS, Timing,
 from janus_runtime.console.commands import FiniteFloat
 from janus_runtime.console.errors import report_errors
 from janus_runtime.decoding.engines import Engines
+from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
+from janus_runtime.sampling.guidance import Pairs, Plain
 from janus_runtime.sampling.noise import Noise
 from janus_runtime.sampling.sampler import Sampler
+from testing.sessions import prefill
 
 _PROMPT = "a red circle left of the blue square"
 _ANSWER_TOKENS = 64
@@ -67,33 +70,36 @@ def image_steps(engines: Engines, rows: int, repeats: int) -> list[list[float]]:
     Raises JanusError where the backend gives other rows than asked for.
     """
     output, vocabulary = engines.manifest.image_output, engines.manifest.language_model.vocab_size
-    session = engines.session("image", rows, PROMPT_TOKENS + output.num_tokens)
-    if session.rows != rows:
-        raise JanusError(f"{rows} rows were asked for, the plans give {session.rows}; build them with --rows {rows}")
+    built = engines.backend.limits.rows if engines.backend.limits else None
+    if built is not None and rows not in built:
+        raise JanusError(f"{rows} rows were asked for, the plans have {', '.join(map(str, built))}; build them with --rows {rows}")
+    session = open_session(engines, "image", rows, PROMPT_TOKENS + output.num_tokens)
     prompt = [engines.embed_text(np.random.default_rng(1).integers(0, vocabulary, PROMPT_TOKENS, dtype=np.int32))] * rows
     noise, weight = Noise(list(range(rows // 2)), output.num_ids), engines.manifest.defaults.cfg_weight
     times = []
     for _ in range(1 + repeats):
-        for slot in range(rows):
-            session.truncate(slot)
-        logits = session.prefill(prompt)
-        times.append([time.perf_counter() for _ in session.draw(logits, output.num_tokens, Sampler(), noise, weight)])
+        for row in range(rows):
+            session.truncate(row)
+        logits = prefill(session, prompt, "image")
+        times.append([time.perf_counter() for _ in session.draw(logits, output.num_tokens, Sampler(), noise, Pairs(weight))])
+    session.close()
     return times[1:]
 
 
 def text_step_ms(engines: Engines, length: int, repeats: int) -> float:
     """A step of an answer after `length` tokens, of real draws of one row."""
     model = engines.manifest.language_model
-    session = engines.session("text", 1, length + _ANSWER_TOKENS)
+    session = open_session(engines, "text", 1, length + _ANSWER_TOKENS)
     count = min(_ANSWER_TOKENS, session.max_length - length)
     prompt = [engines.embed_text(np.zeros(length, np.int32))]
     spent = []
     for _ in range(1 + repeats):
         session.truncate(0)
-        drawn = session.draw(session.prefill(prompt), count, Sampler(0), Noise([0], model.vocab_size))
+        drawn = session.draw(prefill(session, prompt, "text"), count, Sampler(0), Noise([0], model.vocab_size), Plain())
         times = [time.perf_counter() for _ in drawn]
         # The last is a draw alone, with no step behind it.
         spent.append((times[-2] - times[0]) / (len(times) - 2))
+    session.close()
     return median(spent[1:]) * 1e3
 
 

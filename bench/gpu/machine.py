@@ -18,7 +18,7 @@ from janus_runtime.prompt import Prompter
 STAND_INS = ("stand-in-slice", "stand-in-gqa")
 BACKENDS = ("cpu", "cuda", "tensorrt", *STAND_INS)
 
-_STAND_IN_SIZES = {"rows": (2, 8, 16, 32), "lengths": (320, 512, 704), "piece": 128}
+_STAND_IN_SIZES = {"rows": (2, 8, 16, 32), "lengths": (320, 512, 704), "chunk": 128}
 _DISTRIBUTIONS = ("tensorrt", "onnxruntime-gpu", "onnxruntime", "torch", "transformers", "triton", "cuda-core", "cuda-bindings", "numpy")
 # Bandwidth in the data sheets, GB/s.
 _PEAKS = {"NVIDIA H200": 4800.0, "NVIDIA H100 80GB HBM3": 3350.0, "NVIDIA A100-SXM4-80GB": 2039.0, "NVIDIA L4": 300.0}
@@ -37,8 +37,8 @@ def open_janus(bundle: str, backend: str) -> Janus:
 
 def device_of(janus: Janus) -> Any:
     """The device that its sessions run on; None on a CPU."""
-    steps = getattr(janus._engines.backend, "steps", None)
-    return steps.device if steps else None
+    limits = janus._engines.backend.limits
+    return limits.device if limits else None
 
 
 def about(janus: Janus) -> dict[str, Any]:

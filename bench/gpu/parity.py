@@ -23,16 +23,20 @@ from bench.machine import write_report
 from bench.quality.agreement import compare as agreement
 from bench.quality.agreement import predict
 from bench.quality.nano_quality import ask, draw, losses, scores
+from janus_runtime.bundle.interface import Weights
 from janus_runtime.checks.tolerances import LOGIT_MARGIN, tolerance
 from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
+from janus_runtime.sampling.guidance import Pairs
 from janus_runtime.sampling.noise import Noise
-from janus_runtime.sampling.sampler import Ids, guide
+from janus_runtime.sampling.sampler import Ids
 
 _PROMPT = "a red circle left of the blue square"
 
 Record = dict[str, NDArray[Any]]
+# Of the decoder, by a bundle's precision.
+_WEIGHTS: dict[str, Weights] = {"fp32": "float32", "fp16": "float16", "int8": "int8", "int4": "int4"}
 
 
 def record(janus: Janus, prompt: str, seed: int, fed: Ids | None) -> Record:
@@ -54,7 +58,7 @@ def compare(theirs: Record, ours: Record) -> dict[str, Any]:
         raise JanusError("the records were fed different ids; make the second with --fed and the first")
     weight, logits = baseline["cfg_weight"], (ours["logits"], theirs["logits"])
     differences = np.abs(logits[0] - logits[1]).max((1, 2)) / np.abs(logits[1]).max()
-    allowed = tolerance("language_model", other["precision"])
+    allowed = tolerance("language_model", _WEIGHTS[other["precision"]])
     parted = parting(theirs, ours["drawn"], baseline["seed"], weight)
     exact = other["precision"] == baseline["precision"] == "fp32"
     return {
@@ -66,7 +70,7 @@ def compare(theirs: Record, ours: Record) -> dict[str, Any]:
         "difference_last_tenth": float(differences[-max(1, len(differences) // 10) :].max()),
         "tolerance": allowed,
         "prompt_row": agreement(ours["logits"][:, 0], theirs["logits"][:, 0]),
-        "guided": agreement(*(guide(each.reshape(-1, each.shape[-1]), weight) for each in logits)),
+        "guided": agreement(*(Pairs(weight).mix(each.reshape(-1, each.shape[-1])) for each in logits)),
         "drawn": parted or "the same ids",
         "passed": bool(differences.max() <= allowed) and (not exact or parted is None or parted["margin"] <= LOGIT_MARGIN),
     }
@@ -82,7 +86,7 @@ def parting(theirs: Record, drawn: Ids, seed: int, cfg_weight: float) -> dict[st
         return None
     step = int(places[0])
     noise = Noise([seed], theirs["logits"].shape[-1])(step)[0]
-    guided = guide(theirs["logits"][step], cfg_weight)[0] + noise
+    guided = Pairs(cfg_weight).mix(theirs["logits"][step])[0] + noise
     expected, got = int(theirs["ids"][step]), int(drawn[step])
     return {"step": step, "expected": expected, "got": got, "margin": float(guided[expected] - guided[got])}
 

@@ -26,9 +26,9 @@ from janus_export.checkpoint.sizes import JanusConfig
 from janus_export.modules.attention import causal_attention
 from janus_export.modules.language_model import DecoderLayer, final_norm
 from janus_export.modules.layers import LayerNorm, Linear, RMSNorm, stream_weights
+from janus_export.precision import ALWAYS_FP32
 from janus_runtime.bundle.bundle import Bundle
 from janus_runtime.bundle.manifest import TOKENIZER
-from janus_runtime.checks.tolerances import ALWAYS_FP32
 from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 from janus_runtime.pictures.image import open_image, preprocess

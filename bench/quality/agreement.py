@@ -7,6 +7,7 @@ hide what comes later. Of every step: whether the likeliest id is the same, and 
 distributions in nats, KL(baseline || bundle); from the prompt's row alone and under guidance.
 """
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -19,27 +20,30 @@ from bench.machine import where, write_report
 from janus_runtime.bundle.bundle import Bundle
 from janus_runtime.console.commands import FiniteFloat
 from janus_runtime.console.errors import report_errors
+from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
+from janus_runtime.sampling.guidance import Pairs, pair
 from janus_runtime.sampling.noise import Noise
-from janus_runtime.sampling.sampler import Floats, Ids, Sampler, guide, pair
+from janus_runtime.sampling.sampler import Floats, Ids, Sampler
+from testing.sessions import prefill, step
 
 
 def predict(janus: Janus, prompt: str, seed: int, cfg_weight: float, fed: Ids | None = None) -> tuple[Ids, Floats]:
     """-> the ids [N] of one picture, drawn by the host or as `fed`, and the logits [N, 2, V] before each."""
     output, engines = janus.manifest.image_output, janus._engines
     text_ids = janus._prompter.image(prompt)
-    session = engines.session("image", 2, len(text_ids) + output.num_tokens)
-    logits = session.prefill([engines.embed_text(row) for row in pair([text_ids], [janus._prompter.blank(text_ids)])])
-    sampler, noise = Sampler(), Noise([seed], output.num_ids)
+    sampler, noise, guidance = Sampler(), Noise([seed], output.num_ids), Pairs(cfg_weight)
     ids = np.zeros(output.num_tokens, np.int32) if fed is None else fed
-    seen = np.empty((output.num_tokens, *logits.shape), np.float32)
-    for step in range(output.num_tokens):
-        seen[step] = logits
-        if fed is None:
-            (ids[step],) = sampler(guide(logits, cfg_weight), noise(step))
-        if step + 1 < output.num_tokens:
-            logits = session.step(np.full(2, ids[step], np.int32))
+    with closing(open_session(engines, "image", 2, len(text_ids) + output.num_tokens)) as session:
+        logits = prefill(session, [engines.embed_text(row) for row in pair([text_ids], [janus._prompter.blank(text_ids)])], "image")
+        seen = np.empty((output.num_tokens, *logits.shape), np.float32)
+        for number in range(output.num_tokens):
+            seen[number] = logits
+            if fed is None:
+                (ids[number],) = sampler(guidance.mix(logits), noise(number))
+            if number + 1 < output.num_tokens:
+                logits = step(session, np.full(2, ids[number], np.int32))
     return ids, seen
 
 
@@ -84,7 +88,7 @@ def main(baseline: str, bundles: tuple[str, ...], prompt: str, seed: int, cfg_we
                 _, ours = predict(janus, prompt, seed, cfg_weight, fed=ids)
             results[other.precision] = {
                 "prompt": compare(ours[:, 0], theirs[:, 0]),
-                "guided": compare(*(guide(logits.reshape(-1, logits.shape[-1]), cfg_weight) for logits in (ours, theirs))),
+                "guided": compare(*(Pairs(cfg_weight).mix(logits.reshape(-1, logits.shape[-1])) for logits in (ours, theirs))),
             }
             for what, row in results[other.precision].items():
                 click.echo(f"{other.precision:6}{what:8}{row['top1']:8.1%} same, KL {row['kl_mean']:.2e} (95 %: {row['kl_p95']:.2e})")

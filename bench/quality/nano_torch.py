@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 from bench.machine import where
-from bench.quality.janus_flow import JanusFlow, draw, pixels, vae
 from bench.quality.nano_quality import ask, scores
 from bench.quality.nano_quality import draw as draw_held_out
 from janus_runtime.console.commands import FiniteFloat
 from nano import train_vq
 from nano.model import GRID
 from nano.tokenizer import FLOW_TEMPLATE, Text
+from testing.janus_flow import JanusFlow, draw, pixels, vae
 
 
 class TorchFlow:

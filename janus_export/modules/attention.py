@@ -5,13 +5,13 @@ Letters: R rows, S new tokens, M cache length, D hidden, H heads, d head size.
 """
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_runtime.bundle.manifest import DType, TensorSpec
+from janus_runtime.bundle.interface import DType, TensorSpec, own_inputs
 
 from ..checkpoint.sizes import TextConfig
 from ..onnx.inline import DOMAIN
@@ -24,15 +24,13 @@ Attend = Callable[[Tensor], Tensor]
 class Attention(nn.Module):
     """`attention(qkv [R, S, 3D], key, value [R, H, M, d], prepared)` -> context [R, S, D], and keys and values to give out.
 
-    `prepared` is what `prepare` makes of the flavour's own inputs, once for all layers. `gives` names what becomes of the
-    cache: `present` is all of it [R, H, M, d], written in place; `new` is the new tokens' part [R, H, S, d], for the caller to write.
+    `prepared` is what `prepare` makes of the flavour's own inputs, once for all layers. Keys and values given out are all of
+    the cache [R, H, M, d] if it is written `in_place`, else those of the new tokens [R, H, S, d], for the caller to write.
     """
 
-    flavour: ClassVar[str]
+    flavour: ClassVar[Any]
     opset: ClassVar[int]
-    gives: ClassVar[str] = "present"
-    dtype: ClassVar[DType | None] = None
-    """Of activations and cache, where it is not that of the graphs around."""
+    in_place: ClassVar[bool] = True
 
     def __init__(self, text: TextConfig, f: torch.dtype) -> None:
         super().__init__()
@@ -40,11 +38,6 @@ class Attention(nn.Module):
         for function in ("cos", "sin"):
             table = RopeTable(function, text.max_length, text.head_size, text.rope_theta)
             self.register_parameter(function, parameter(table, f))
-
-    @staticmethod
-    def inputs(f: DType) -> dict[str, TensorSpec]:
-        """The flavour's own inputs, where activations are of `f`."""
-        raise NotImplementedError
 
     def prepare(self, own: list[Tensor]) -> list[Tensor]:
         return own
@@ -64,7 +57,7 @@ class Traced(Attention):
 
     def forward(self, qkv: Tensor, key: Tensor, value: Tensor, prepared: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         *rows, tokens, width = qkv.shape
-        given = (*rows, self.num_heads, tokens, self.head_size) if self.gives == "new" else key.shape
+        given = (*rows, self.num_heads, tokens, self.head_size) if not self.in_place else key.shape
         context, key, value = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{self.flavour}",
             [qkv, key, value, *prepared],
@@ -97,10 +90,6 @@ class GroupQuery(Attention):
     flavour = "gqa"
     opset = 21
 
-    @staticmethod
-    def inputs(f: DType) -> dict[str, TensorSpec]:
-        return {"seqlens_k": TensorSpec("int32", ("rows",)), "total_sequence_length": TensorSpec("int32", ())}
-
     def forward(self, qkv: Tensor, key: Tensor, value: Tensor, prepared: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         rows, tokens, width = qkv.shape
         context, key, value = torch.onnx.ops.symbolic_multi_out(
@@ -118,7 +107,6 @@ class GroupQueryCuda(GroupQuery):
     """The same beside integer weights on a GPU, where the operator knows no fp32."""
 
     flavour = "gqa_cuda"
-    dtype = "float16"
 
 
 class Slice(Traced):
@@ -129,15 +117,7 @@ class Slice(Traced):
 
     flavour = "slice"
     opset = 17
-    gives = "new"
-
-    @staticmethod
-    def inputs(f: DType) -> dict[str, TensorSpec]:
-        return {
-            "position_ids": TensorSpec("int32", ("rows", "tokens")),
-            "past_mask": TensorSpec(f, ("rows", 1, 1, "max_length")),
-            "new_mask": TensorSpec(f, (1, 1, "tokens", "tokens")),
-        }
+    in_place = False
 
     def prepare(self, own: list[Tensor]) -> list[Tensor]:
         position_ids, past_mask, new_mask = own
@@ -147,7 +127,7 @@ class Slice(Traced):
     @property
     def tensors(self) -> dict[str, TensorSpec]:
         f, common = self.common()
-        angles, own = TensorSpec(f, ("rows", 1, "tokens", self.head_size // 2)), self.inputs(f)
+        angles, own = TensorSpec(f, ("rows", 1, "tokens", self.head_size // 2)), own_inputs("slice", f)
         return {**common, "cos": angles, "sin": angles, "past_mask": own["past_mask"], "new_mask": own["new_mask"]}
 
     def attend(self, qkv: Tensor, key: Tensor, value: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,14 +153,6 @@ class InPlace(Traced):
     flavour = "inplace"
     opset = 24
 
-    @staticmethod
-    def inputs(f: DType) -> dict[str, TensorSpec]:
-        return {
-            "position_ids": TensorSpec("int64", ("rows", "tokens")),
-            "write_indices": TensorSpec("int64", ("rows",)),
-            "attn_mask": TensorSpec("bool", ("rows", 1, "tokens", "max_length")),
-        }
-
     def prepare(self, own: list[Tensor]) -> list[Tensor]:
         return [self.cos, self.sin, *own]
 
@@ -188,7 +160,7 @@ class InPlace(Traced):
     def tensors(self) -> dict[str, TensorSpec]:
         f, common = self.common()
         table = TensorSpec(f, tuple(self.cos.shape))
-        return {**common, "cos": table, "sin": table, **self.inputs(f)}
+        return {**common, "cos": table, "sin": table, **own_inputs("inplace", f)}
 
     def attend(self, qkv: Tensor, key: Tensor, value: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         cos, sin, position_ids, write_indices, attn_mask = prepared

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from janus_runtime.bundle.manifest import TensorSpec
-from janus_runtime.decoding.kv_cache import MASKED
+from janus_runtime.bundle.interface import MASKED, TensorSpec
 
 from ..checkpoint.sizes import JanusConfig
 from .attention import Slice
@@ -23,7 +22,7 @@ class PrefixAttention(Slice):
     qkv [n, 2, S, 3D], key and value [n, 2, H, M, d] -> context [n, 2, S, D], and the new tokens' keys and values [n, 2, H, S, d].
     """
 
-    flavour = "prefix"
+    flavour = "prefix"  # of no bundle: the name of the traced word alone
 
     def shared(self, position_ids: Tensor, past_mask: Tensor, new_mask: Tensor) -> list[Tensor]:
         """Position ids [n, S], masks [n, 2, M] and [n, 2, S]: what all layers share."""
@@ -56,8 +55,8 @@ class FlowStep(nn.Module):
     keys and values `new_…` [n, 2, H, P, d] come out; later steps get these as `past_…`, and a prefix that is masked. `prefix_mask`
     [n, 2, P] and `past_mask` [n, 2, M] are 0 where there is a token and MASKED elsewhere: the unconditional row has BOS alone, and
     a batch's shorter prompts end early. `first_position` int32 [n] is the time's place, behind the prompt of either row: what is
-    masked keeps its position. `time_embeds` [1, D] and `conditions` [1, ...] fp32 are a row of `TimeEmbed`'s.
-    `cfg_weight` and `dt` fp32 [1]. Guidance and update are in fp32 (reference: the published loop).
+    masked keeps its position. `time_embeds` [n, D] and `conditions` [n, ...] fp32 are each picture's row of `TimeEmbed`'s.
+    `cfg_weight` and `dt` fp32 [n]. Guidance and update are in fp32 (reference: the published loop).
     """
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
@@ -97,8 +96,8 @@ class FlowStep(nn.Module):
         count, length = tokens.shape[1], prefix_embeds.shape[2]
         new_mask = F.pad(prefix_mask, (0, 1 + count))
         places = torch.arange(length, dtype=torch.int32)[None].expand(rows[0], -1)
-        later = first_position[:, None] + torch.arange(1 + count, dtype=torch.int32)
-        prepared = self.attention.shared(torch.cat([places, later], dim=1), past_mask, new_mask)
+        positions = first_position[:, None] + torch.arange(1 + count, dtype=torch.int32)
+        prepared = self.attention.shared(torch.cat([places, positions], dim=1), past_mask, new_mask)
         given = []
         for index, layer in enumerate(self.layers):
             past = cache[2 * index], cache[2 * index + 1]
@@ -111,7 +110,9 @@ class FlowStep(nn.Module):
             x = layer(x, attend)
         hidden = self.norm(x[:, :, length + 1 :])
         both = skip[:, None].expand(-1, 2, -1, -1, -1)
-        velocity = self.decoder(hidden.flatten(0, 1), both.flatten(0, 1), parts[self.encoder_blocks :])
+        later = [part[:, None].expand(-1, 2, -1).flatten(0, 1) for part in parts[self.encoder_blocks :]]
+        velocity = self.decoder(hidden.flatten(0, 1), both.flatten(0, 1), later)
         cond, uncond = velocity.float().unflatten(0, (-1, 2)).unbind(1)
+        cfg_weight, dt = (each[:, None, None, None] for each in (cfg_weight, dt))
         guided = uncond + cfg_weight * (cond - uncond)
         return [latents + dt * guided, guided, *given]

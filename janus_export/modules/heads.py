@@ -63,7 +63,7 @@ class ImageHead(nn.Module):
 class ImageDraw(nn.Module):
     """One guided draw, as `janus_runtime/sampling/sampler.py` makes it, and what the decoder sees of it.
 
-    `logits` fp32 [n, 2, V], conditional first, `noise` fp32 [n, V], `cfg_weight` and `temperature` fp32 [1] ->
+    `logits` fp32 [n, 2, V], conditional first, `noise` fp32 [n, V], `cfg_weight` and `temperature` fp32 [n] ->
     `image_ids` int32 [n], `embeds` [n, 2, D]. Greedy is temperature 1 without noise; noise of -inf rules an id out.
     """
 
@@ -73,18 +73,18 @@ class ImageDraw(nn.Module):
 
     def forward(self, logits: Tensor, noise: Tensor, cfg_weight: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
         cond, uncond = logits[:, 0], logits[:, 1]
-        scores = uncond + cfg_weight * (cond - uncond)
-        image_ids = (scores / temperature + noise).argmax(-1).int()
+        scores = uncond + cfg_weight[:, None] * (cond - uncond)
+        image_ids = (scores / temperature[:, None] + noise).argmax(-1).int()
         return image_ids, self.embed(image_ids)[:, None].expand(-1, 2, -1)
 
 
 class TextDraw(nn.Module):
-    """`logits`, `noise` fp32 [R, V], `temperature` fp32 [1] -> `text_ids` int32 [R], `embeds` [R, 1, D]. See `ImageDraw`."""
+    """`logits`, `noise` fp32 [R, V], `temperature` fp32 [R] -> `text_ids` int32 [R], `embeds` [R, 1, D]. See `ImageDraw`."""
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
         self.embed = TextEmbed(config, f)
 
     def forward(self, logits: Tensor, noise: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        text_ids = (logits / temperature + noise).argmax(-1).int()
+        text_ids = (logits / temperature[:, None] + noise).argmax(-1).int()
         return text_ids, self.embed(text_ids[:, None])

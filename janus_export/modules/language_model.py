@@ -35,8 +35,8 @@ def final_norm(text: TextConfig, f: torch.dtype) -> RMSNorm:
 class LanguageModel(nn.Module):
     """All layers and the final norm in `f`, over one kind of attention (the flavour).
 
-    `embeds` [R, S, D], `last_row` int32 [R] into R·S, the flavour's own inputs, and the cache as
-    key 0, value 0, key 1, … [R, H, M, d] -> `hidden` [R, D] of the rows asked for, and what the flavour gives of the cache.
+    `embeds` [R, S, D], `places` int32 [O], the flavour's own inputs, and the cache as key 0, value 0, key 1, … [R, H, M, d] ->
+    `hidden` [O, D] of the tokens at `places`, row · S + token, and what the flavour gives of the cache.
     """
 
     def __init__(self, config: JanusConfig, f: torch.dtype, attention: Attention) -> None:
@@ -47,7 +47,7 @@ class LanguageModel(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(text, index, f) for index in range(text.num_layers))
         self.norm = final_norm(text, f)
 
-    def forward(self, embeds: Tensor, last_row: Tensor, own: list[Tensor], cache: list[Tensor]) -> list[Tensor]:
+    def forward(self, embeds: Tensor, places: Tensor, own: list[Tensor], cache: list[Tensor]) -> list[Tensor]:
         x, given, prepared = embeds.to(self.dtype), [], self.attention.prepare(own)
         for index, layer in enumerate(self.layers):
             past = cache[2 * index], cache[2 * index + 1]
@@ -58,6 +58,6 @@ class LanguageModel(nn.Module):
                 return context
 
             x = layer(x, attend)
-        # Only the rows that are asked for go through the norm and out.
-        hidden = self.norm(x.flatten(0, 1).index_select(0, last_row))
+        # Only the tokens that are asked for go through the norm and out.
+        hidden = self.norm(x.flatten(0, 1).index_select(0, places))
         return [hidden.to(embeds.dtype), *given]

@@ -47,7 +47,7 @@ class TimeEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """A ConvNeXt V2 block on maps [B, C, g, g], with a scale and a shift [1, 2C] after the residual (original `uvit.py`)."""
+    """A ConvNeXt V2 block on maps [B, C, g, g], with a scale and a shift [B, 2C] after the residual (original `uvit.py`)."""
 
     def __init__(self, f: torch.dtype, name: str, channels: int, eps: float) -> None:
         super().__init__()

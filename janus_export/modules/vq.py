@@ -3,11 +3,14 @@
 Letters: n pictures, C channels, H W a level's size, V codes.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint.sizes import JanusConfig, VQConfig
+from ..onnx.inline import DOMAIN
 from ..recipes import FromCheckpoint
 from .layers import parameter
 
@@ -30,7 +33,13 @@ _GROUPS = 32
 
 
 class GroupNorm(nn.Module):
-    """In plain operators: TensorRT 8.6 has no InstanceNormalization, which torch's own becomes, without a plugin and cuDNN."""
+    """In plain operators: TensorRT 8.6 has no InstanceNormalization, which torch's own becomes, without a plugin and cuDNN.
+
+    A tokenizer has some sixty of them, of few shapes. In an export each is a placeholder, `group_norm_<C>_<H>_<W>`, and `normalise`
+    is traced once for each shape (`onnx/trace.py`).
+    """
+
+    word: ClassVar[str] = "group_norm"
 
     def __init__(self, f: torch.dtype, name: str, channels: int) -> None:
         super().__init__()
@@ -38,6 +47,15 @@ class GroupNorm(nn.Module):
         self.bias = parameter(FromCheckpoint(((f"{name}.bias", (channels,)),)), f)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return self.normalise(x, self.weight, self.bias)
+        word = f"{DOMAIN}::{self.word}_{'_'.join(map(str, x.shape[1:]))}"
+        return torch.onnx.ops.symbolic(word, [x, self.weight, self.bias], {}, dtype=x.dtype, shape=x.shape, version=1)
+
+    @staticmethod
+    def normalise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """x [n, C, H, W], weight and bias [C] -> [n, C, H, W]."""
+
         def grouped(values: Tensor) -> Tensor:
             return values.unflatten(1, (_GROUPS, -1)).flatten(2)
 
@@ -46,8 +64,8 @@ class GroupNorm(nn.Module):
         # Norms of the map's lines: one pass, nothing as large as the map in between, and sums too short to lose digits.
         squares = torch.linalg.vector_norm(centred, dim=-1).pow(2)
         variance = grouped(squares).mean(-1, keepdim=True) / x.shape[-1]
-        scale = self.weight.view(_GROUPS, -1) / torch.sqrt(variance + 1e-6)
-        return centred * scale.flatten(1)[..., None, None] + self.bias[:, None, None]
+        scale = weight.view(_GROUPS, -1) / torch.sqrt(variance + 1e-6)
+        return centred * scale.flatten(1)[..., None, None] + bias[:, None, None]
 
 
 class ResidualBlock(nn.Module):

@@ -1,11 +1,12 @@
-"""A word of ours in a traced graph, replaced by what it stands for: what every layer repeats is traced once."""
+"""Inline placeholder ops: what many layers repeat is traced once and substituted into each of them, so that tracing time does not grow
+with depth."""
 
 import onnx_ir as ir
 
 DOMAIN = "janus"
 
 
-def expand(model: ir.Model, word: str, body: ir.Model) -> None:
+def inline(model: ir.Model, word: str, body: ir.Model) -> None:
     """Every node `word` of our domain becomes the nodes of `body`, whose inputs and outputs are the node's, in order."""
     constants = {}
     for name, value in body.graph.initializers.items():

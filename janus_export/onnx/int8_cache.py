@@ -12,8 +12,6 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from janus_runtime.bundle.manifest import TensorSpec
-
 from ..checkpoint.checkpoint import Tensor
 from ..checkpoint.sizes import TextConfig
 from ..errors import CheckpointError
@@ -88,8 +86,3 @@ def quantise_cache(model: ir.Model, recipes: dict[str, tuple[Any, Any]], scales:
         node.attributes.add(ir.AttrInt64("kv_cache_bit_width", 8))
         for name in ("k_quant_type", "v_quant_type"):
             node.attributes.add(ir.AttrString(name, "PER_CHANNEL"))
-
-
-def with_int8_cache(tensors: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """The inputs or outputs of a language model, its cache in int8."""
-    return {name: TensorSpec("int8", spec.shape) if name.startswith(("past_", "present_")) else spec for name, spec in tensors.items()}

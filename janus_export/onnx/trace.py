@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,53 +19,59 @@ import onnxscript.optimizer
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from janus_runtime.bundle.manifest import WEIGHTS, Graph, Precision, TensorSpec
+from janus_runtime.bundle.interface import DType, Interface, NumberFormat, Sizes, TensorSpec, TensorSpecs, interface
+from janus_runtime.bundle.manifest import WEIGHTS, Graph, Precision
 
 from ..checkpoint.sizes import JanusConfig
-from ..graphs import GraphSpec, TensorSpecs
+from ..graphs import GraphSpec
 from ..modules.attention import Traced
 from ..modules.layers import recipes_of
+from ..modules.vq import GroupNorm
 from ..precision import format_of
 from ..weights import WeightPlan
 from .fuse import fuse_residual_norms
-from .inline import expand
-from .int8_cache import CacheScales, quantise_cache, with_int8_cache
+from .inline import DOMAIN, inline
+from .int8_cache import CacheScales, quantise_cache
 from .opsets import LOWERED, TRACED, lower
 from .quantise import quantise_graph
 
+_fill_registry = ONNXRegistry.from_torchlib
 # Example sizes of the dimensions that vary. All differ and none is 0 or 1, which tracing would take for constants.
-_SIZES = {"rows": 2, "tokens": 3, "max_length": 7, "images": 2, "steps": 5}
+_SIZES = {"rows": 2, "tokens": 3, "outputs": 4, "max_length": 7, "images": 2, "steps": 5}
 _TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
-# What a flavour's word gives; the names are gone once it is expanded.
+# What a flavour's placeholder gives; the names are gone once it is inlined.
 _ATTENDED = ["context", "given_key", "given_value"]
 
 
-def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cache: CacheScales, plan: WeightPlan, folder: Path) -> Graph:
+def export_graph(
+    spec: GraphSpec, config: JanusConfig, sizes: Sizes, precision: Precision, cache: CacheScales, plan: WeightPlan, folder: Path
+) -> Graph:
     """Writes `<name>.onnx`, reserves places for its weights in `plan`, and returns its manifest entry.
 
     `cache` need not be filled before the weights are written.
     """
-    format = format_of(spec.name, precision)
+    format = format_of(spec.kind, precision, spec.flavour)
     f = format.dtype
-    inputs, outputs = spec.inputs(config, f), spec.outputs(config, f)
+    traced = spec.interface(sizes, f)
     with FakeTensorMode(), _quiet():
         module = spec.build(config, getattr(torch, f)).eval()
         recipes = recipes_of(module)
-        model = _traced(module, inputs, list(outputs), spec.opset, spec.arrange)
-        for part in module.modules():
-            if isinstance(part, Traced):
-                expand(model, part.flavour, _traced(_Attend(part), part.tensors, _ATTENDED, spec.opset, _as_list))
-    _check_interface(spec.name, model, inputs, outputs)
+        model = _traced(module, traced.inputs, list(traced.outputs), spec.opset, lambda named: spec.arrange(named, traced))
+        for word, body in _placeholders(module, model, spec.opset):
+            inline(model, word, body)
+    _check_interface(spec.name, model, traced)
     _strip(model, spec.name)
     if spec.opset == LOWERED:
         lower(model)
     if model.opset_imports.get("com.microsoft"):  # made for ONNX Runtime alone
         fuse_residual_norms(model)
     quantise_graph(model, recipes, format)
+    given = traced
     if format.int8_cache:
         quantise_cache(model, recipes, cache)
-        inputs, outputs = with_int8_cache(inputs), with_int8_cache(outputs)
+        given = interface(spec.kind, spec.flavour, sizes, f, "int8")
     weight_bytes = 0
     for name, value in model.graph.initializers.items():
         if name in recipes:
@@ -77,7 +84,8 @@ def export_graph(spec: GraphSpec, config: JanusConfig, precision: Precision, cac
             )
     file = f"{spec.name}.onnx"
     ir.save(model, folder / file)
-    return Graph(file, inputs, outputs, weight_bytes)
+    number_format = NumberFormat(format.weights, f)
+    return Graph(spec.kind, spec.flavour, file, number_format, given.inputs, given.outputs, given.cache, weight_bytes)
 
 
 @contextmanager
@@ -106,8 +114,35 @@ def _as_list(named: dict[str, Any]) -> tuple[Any, ...]:
     return (list(named.values()),)
 
 
+def _placeholders(module: nn.Module, model: ir.Model, opset: int) -> Iterator[tuple[str, ir.Model]]:
+    """What stands for parts that recur in a traced module, and the traced part."""
+    for part in module.modules():
+        if isinstance(part, Traced):
+            yield part.flavour, _traced(_Attend(part), part.tensors, _ATTENDED, opset, _as_list)
+    norms = {node.op_type: node for node in model.graph if node.domain == DOMAIN and node.op_type.startswith(GroupNorm.word)}
+    for word, node in norms.items():
+        x = node.inputs[0]
+        assert x is not None and x.dtype is not None and x.shape is not None
+        yield word, _normalise(x.dtype.numpy().name, *map(int, list(x.shape)[1:]), opset)
+
+
+@lru_cache
+def _normalise(dtype: DType, channels: int, height: int, width: int, opset: int) -> ir.Model:
+    """`GroupNorm.normalise` of maps of this shape. It has no weights of its own, so that encoder and decoder share it."""
+    vector = TensorSpec(dtype, (channels,))
+    tensors = {"x": TensorSpec(dtype, ("images", channels, height, width)), "weight": vector, "bias": vector}
+    return _traced(_Normalise(), tensors, ["y"], opset, _as_list)
+
+
+class _Normalise(nn.Module):
+    """What a group norm's placeholder stands for."""
+
+    def forward(self, tensors: list[torch.Tensor]) -> torch.Tensor:
+        return GroupNorm.normalise(*tensors)
+
+
 class _Attend(nn.Module):
-    """What a flavour's word stands for, without the flavour's parameters."""
+    """What a flavour's placeholder stands for, without the flavour's parameters."""
 
     def __init__(self, attention: Traced) -> None:
         super().__init__()
@@ -125,21 +160,39 @@ def _traced(
     arrange: Callable[[dict[str, Any]], tuple[Any, ...]],
 ) -> ir.Model:
     """The module as ONNX, tidied, with weights of which only names are known."""
-    program = torch.onnx.export(
-        module,
-        arrange({name: _example(tensor) for name, tensor in inputs.items()}),
-        dynamo=True,
-        opset_version=max(opset, TRACED),
-        dynamic_shapes=_dynamic_shapes(arrange, inputs),
-        input_names=list(inputs),
-        output_names=outputs,
-        optimize=False,
-        verbose=False,
-    )
+    with _shared_registry():
+        program = torch.onnx.export(
+            module,
+            arrange({name: _example(tensor) for name, tensor in inputs.items()}),
+            dynamo=True,
+            opset_version=max(opset, TRACED),
+            dynamic_shapes=_dynamic_shapes(arrange, inputs),
+            input_names=list(inputs),
+            output_names=outputs,
+            optimize=False,
+            verbose=False,
+        )
     assert program is not None
     _forget_weights(program.model, {name for name, _ in module.named_parameters()})
     onnxscript.optimizer.optimize(program.model)
     return program.model
+
+
+@contextmanager
+def _shared_registry() -> Iterator[None]:
+    """Has torch.onnx fill its registry of ATen functions once, not for every graph, which takes as long as a small graph. torch is pinned,
+    so that what this replaces is what was looked at."""
+    build = ONNXRegistry.from_torchlib
+    ONNXRegistry.from_torchlib = staticmethod(_registry)
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = build
+
+
+@lru_cache
+def _registry(opset_version: int) -> ONNXRegistry:
+    return _fill_registry(opset_version)
 
 
 def _example(spec: TensorSpec) -> torch.Tensor:
@@ -162,9 +215,9 @@ def _forget_weights(model: ir.Model, names: set[str]) -> None:
             value.const_value = None
 
 
-def _check_interface(name: str, model: ir.Model, inputs: TensorSpecs, outputs: TensorSpecs) -> None:
-    """The graph takes and gives exactly what its spec says, and uses every input."""
-    for side, values, specs in (("inputs", model.graph.inputs, inputs), ("outputs", model.graph.outputs, outputs)):
+def _check_interface(name: str, model: ir.Model, interface: Interface) -> None:
+    """The graph takes and gives exactly what its interface says, and uses every input."""
+    for side, values, specs in (("inputs", model.graph.inputs, interface.inputs), ("outputs", model.graph.outputs, interface.outputs)):
         got = {str(value.name): str(value.dtype.numpy().name) for value in values if value.dtype is not None}
         expected = {key: spec.dtype for key, spec in specs.items()}
         assert got == expected, f"{name}: traced {side} {got}, expected {expected}"

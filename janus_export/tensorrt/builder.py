@@ -7,22 +7,19 @@ import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from janus_runtime.bundle.manifest import Graph, TensorSpec
+from janus_runtime.bundle.interface import TensorSpec
+from janus_runtime.bundle.manifest import Graph
 from janus_runtime.errors import BackendError, JanusError, first_line
 from janus_runtime.packages import importing
 from janus_runtime.whole_file import open_part, rename_over
 
 # Shape letter -> its least, its usual and its largest size.
 Profile = Mapping[str, tuple[int, int, int]]
-# What a plan's matrices are of, where the bundle is fp16.
-Weights = Literal["fp16", "bf16", "int4"]
-
 _DTYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
-    "BF16": "bfloat16",
     "INT8": "int8",
     "INT32": "int32",
     "INT64": "int64",
@@ -32,15 +29,11 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Features:
-    """`strongly_typed`: types are those of the file; else every layer is told. `in_place`: a cache can be written in place.
-
-    `weights`: what matrices can be of beside fp32 and fp16.
-    """
+    """`strongly_typed`: types are those of the file; else every layer is told. `in_place`: a cache can be written in place."""
 
     explicit_batch: bool
     strongly_typed: bool
     in_place: bool
-    weights: tuple[str, ...]
 
 
 def features(trt: Any) -> Features:
@@ -50,7 +43,6 @@ def features(trt: Any) -> Features:
         explicit_batch=hasattr(flags, "EXPLICIT_BATCH"),
         strongly_typed=hasattr(flags, "STRONGLY_TYPED"),
         in_place=hasattr(trt.INetworkDefinition, "add_kv_cache_update"),
-        weights=tuple(kind for kind in ("bf16", "int4") if hasattr(trt.DataType, kind.upper())),
     )
 
 

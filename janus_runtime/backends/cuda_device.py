@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..bundle.manifest import DType
+from ..bundle.interface import DType
 from ..decoding.device import DeviceArray, Kernels
 from ..errors import BackendError, OutOfMemory, first_line
 from ..packages import importing, install_hint

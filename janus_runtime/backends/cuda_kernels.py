@@ -18,7 +18,7 @@ SOURCE = Path(__file__).with_name("kernels.cu")
 # The parameters of each kernel as `kernels.cu` declares them, without const. Arrays of `void` or `uint4` may be of any dtype.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "gumbel": ("float32*", "uint64*", "int32*", "float64*", "int32"),
-    "check": ("float32*", "int32*", "int32*", "int32*", "int32"),
+    "check": ("float32*", "int32*", "int32*", "int32*", "int32", "int32"),
     "keep": ("float32*", "float32*", "float32*", "float32*", "float64*", "int32", "int32"),
     "record": ("int32*", "int32*", "int32*", "int32", "int32"),
     "write_cache": ("uint4*", "uint4*", "int32*", "int32*", "int32", "int32", "int32", "int32", "int32", "int32", "int32"),
@@ -47,13 +47,17 @@ class CudaKernels:
 
     def gumbel(self, noise: DeviceArray, seeds: DeviceArray, step: DeviceArray, sampling: DeviceArray) -> None:
         rows, num_ids = noise.shape
-        _expect("gumbel", seeds=(seeds, (rows,)), step=(step, (1,)), sampling=(sampling, (3,)))
+        _expect("gumbel", seeds=(seeds, (rows,)), step=(step, (rows,)), sampling=(sampling, (rows, 3)))
         self._run("gumbel", (_blocks(num_ids, 4 * _THREADS), rows), (_THREADS, 1), noise, seeds, step, sampling, num_ids)
 
     def check(self, logits: DeviceArray, active: DeviceArray, step: DeviceArray, bad: DeviceArray) -> None:
         rows, num_ids = logits.shape
-        _expect("check", active=(active, (rows,)), step=(step, (1,)), bad=(bad, (1,)))
-        self._run("check", (_blocks(num_ids, 4 * _THREADS), rows), (_THREADS, 1), logits, active, step, bad, num_ids)
+        pictures = step.shape[0]
+        if not pictures or rows % pictures:
+            raise BackendError(f"check got {rows} rows of {pictures} pictures, expected as many for each")
+        _expect("check", active=(active, (rows,)), step=(step, (pictures,)), bad=(bad, (rows,)))
+        arrays = logits, active, step, bad
+        self._run("check", (_blocks(num_ids, 4 * _THREADS), rows), (_THREADS, 1), *arrays, num_ids, rows // pictures)
 
     def keep(
         self, noise: DeviceArray, logits: DeviceArray, cfg_weight: DeviceArray, temperature: DeviceArray, sampling: DeviceArray
@@ -63,17 +67,17 @@ class CudaKernels:
         _expect(
             "keep",
             logits=(logits, (2 * rows if guided else rows, num_ids)),
-            cfg_weight=(cfg_weight, (1,)),
-            temperature=(temperature, (1,)),
-            sampling=(sampling, (3,)),
+            cfg_weight=(cfg_weight, (rows,)),
+            temperature=(temperature, (rows,)),
+            sampling=(sampling, (rows, 3)),
         )
         arrays = noise, logits, cfg_weight, temperature, sampling
         self._run("keep", (rows, 1), (_KEEP_THREADS, 1), *arrays, num_ids, int(guided))
 
     def record(self, ids: DeviceArray, log: DeviceArray, step: DeviceArray) -> None:
         num_steps, rows = log.shape
-        _expect("record", ids=(ids, (rows,)), step=(step, (1,)))
-        self._run("record", (1, 1), (_THREADS, 1), ids, log, step, rows, num_steps)
+        _expect("record", ids=(ids, (rows,)), step=(step, (rows,)))
+        self._run("record", (_blocks(rows, _THREADS), 1), (_THREADS, 1), ids, log, step, rows, num_steps)
 
     def write_cache(self, cache: DeviceArray, new: DeviceArray, starts: DeviceArray, counts: DeviceArray, slot: int) -> None:
         tensors, rows, heads, length, size = cache.shape

@@ -9,19 +9,20 @@ typedef unsigned long long uint64;
 typedef float float32;
 typedef double float64;
 
-// `noise.py`: Philox4x32-10 under key = seed, counter = (step, block of four ids, 0, 0). A thread draws four ids of row blockIdx.y.
+// `noise.py`: Philox4x32-10 under key = seed, counter = (step, block of four ids, 0, 0). A thread draws four ids of row
+// blockIdx.y, which has a seed, a step and settings of its own.
 extern "C" __global__ void gumbel(float32* noise, const uint64* seeds, const int32* step, const float64* sampling, int32 num_ids) {
     const int64 first = 4 * ((int64)blockIdx.x * blockDim.x + threadIdx.x);
     if (first >= num_ids) return;
     const int64 count = first + 4 <= num_ids ? 4 : num_ids - first;
     float32* place = noise + (int64)blockIdx.y * num_ids + first;
-    if (sampling[0] != 0.0) {
+    if (sampling[3 * blockIdx.y] != 0.0) {
         for (int32 i = 0; i < count; ++i) place[i] = 0.0f;
         return;
     }
     const uint64 seed = seeds[blockIdx.y];
     uint32 key0 = (uint32)seed, key1 = (uint32)(seed >> 32);
-    uint32 word[4] = {(uint32)step[0], (uint32)(first / 4), 0, 0};
+    uint32 word[4] = {(uint32)step[blockIdx.y], (uint32)(first / 4), 0, 0};
     for (int32 round = 0; round < 10; ++round) {
         const uint64 a = (uint64)word[0] * 0xD2511F53u, b = (uint64)word[2] * 0xCD9E8D57u;
         word[0] = (uint32)(b >> 32) ^ word[1] ^ key0;
@@ -37,13 +38,16 @@ extern "C" __global__ void gumbel(float32* noise, const uint64* seeds, const int
     }
 }
 
-// Blocks of a row (blockIdx.y) share its ids. All who find something write the same number, unless an earlier step did.
-extern "C" __global__ void check(const float32* logits, const int32* active, const int32* step, int32* bad, int32 num_ids) {
-    const int32 number = step[0] + 1;
-    if (active[blockIdx.y] == 0 || (bad[0] != 0 && bad[0] != number)) return;
+// Blocks of a row (blockIdx.y) share its ids; `rows_each` rows in turn share a step. All who find something write the same number, unless
+// an earlier step did.
+extern "C" __global__ void check(const float32* logits, const int32* active, const int32* step, int32* bad, int32 num_ids,
+                                 int32 rows_each) {
+    const int32 number = step[blockIdx.y / rows_each] + 1;
+    int32* found = bad + blockIdx.y;
+    if (active[blockIdx.y] == 0 || (*found != 0 && *found != number)) return;
     const float32* row = logits + (int64)blockIdx.y * num_ids;
     for (int64 id = (int64)blockIdx.x * blockDim.x + threadIdx.x; id < num_ids; id += (int64)gridDim.x * blockDim.x)
-        if ((__float_as_uint(row[id]) & 0x7F800000u) == 0x7F800000u) bad[0] = number;
+        if ((__float_as_uint(row[id]) & 0x7F800000u) == 0x7F800000u) *found = number;
 }
 
 // ---- keep: one block a drawn row ----
@@ -141,14 +145,15 @@ extern "C" __global__ void __launch_bounds__(1024) keep(float32* noise, const fl
                                                         const float32* temperature, const float64* sampling, int32 num_ids,
                                                         int32 guided) {
     __shared__ Shared shared;
+    sampling += 3 * blockIdx.x;
     const float64 top_k = sampling[1], top_p = sampling[2];
     const bool by_count = top_k >= 1.0 && top_k < (float64)num_ids, by_parts = top_p < 1.0;
     if (sampling[0] != 0.0 || !(by_count || by_parts)) return;
     Row row;
     row.cond = logits + (int64)blockIdx.x * num_ids * (guided ? 2 : 1);
     row.uncond = guided ? row.cond + num_ids : 0;
-    row.cfg_weight = cfg_weight[0];
-    row.temperature = temperature[0];
+    row.cfg_weight = cfg_weight[blockIdx.x];
+    row.temperature = temperature[blockIdx.x];
     row.num_ids = num_ids;
 
     uint64 lowest = 0;
@@ -171,13 +176,12 @@ extern "C" __global__ void __launch_bounds__(1024) keep(float32* noise, const fl
 
 // ---- what a step leaves behind ----
 
-// One block, so that `step` moves after everyone has read it.
 extern "C" __global__ void record(const int32* ids, int32* log, int32* step, int32 num_rows, int32 num_steps) {
-    const int32 now = step[0];
-    __syncthreads();
-    if (now >= 0 && now < num_steps)
-        for (int32 i = threadIdx.x; i < num_rows; i += blockDim.x) log[(int64)now * num_rows + i] = ids[i];
-    if (threadIdx.x == 0) step[0] = now + 1;
+    const int32 row = blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= num_rows) return;
+    const int32 now = step[row];
+    if (now >= 0 && now < num_steps) log[(int64)now * num_rows + row] = ids[row];
+    step[row] = now + 1;
 }
 
 // cache [tensors, R, H, P, d] from new [tensors, k, H, S, d]. blockIdx.y: a tensor's row. A vector is 16 bytes, a head `vectors`.

@@ -4,20 +4,17 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 
 from ..bundle.bundle import Bundle
-from ..bundle.manifest import WEIGHTS, Graph, TensorSpec
-from ..decoding.engine import Array, Kind, check_names, check_tensors
-from ..decoding.host_session import Session
+from ..bundle.interface import Flavour, TensorSpec, graph_name
+from ..bundle.manifest import WEIGHTS, Graph
+from ..decoding.engine import Array, check_names, check_tensors
 from ..errors import BackendError, BundleError, first_line
 from ..packages import importing
-
-if TYPE_CHECKING:
-    from ..decoding.engines import Engines
 
 with importing("cpu", "the cpu backend"):
     import onnxruntime as ort
@@ -29,13 +26,15 @@ _INT8_CACHE_SINCE = (1, 31)
 
 class OrtCpu:
     name = "cpu"
-    flavour = "gqa"
+    flavour: Flavour = "gqa"
+    limits = None
 
     def __init__(self, bundle: Bundle) -> None:
         since = ".".join(map(str, _INT8_CACHE_SINCE))
         # A JanusFlow that only draws has its decoder elsewhere.
-        decoder = bundle.manifest.graphs.get(f"language_model.{self.flavour}")
-        if decoder and decoder.inputs["past_key_0"].dtype == "int8" and tuple(map(int, ort.__version__.split(".")[:2])) < _INT8_CACHE_SINCE:
+        decoder = bundle.manifest.graphs.get(graph_name("language_model", self.flavour))
+        int8 = decoder is not None and decoder.cache is not None and decoder.cache.dtype == "int8"
+        if int8 and tuple(map(int, ort.__version__.split(".")[:2])) < _INT8_CACHE_SINCE:
             newer = (
                 f"pip install 'onnxruntime>={since}'" if sys.version_info >= (3, 11) else "use Python 3.11 or newer, since 3.10 has none"
             )
@@ -47,15 +46,6 @@ class OrtCpu:
 
     def load(self, bundle: Bundle, graph: str) -> "OrtEngine":
         return OrtEngine(bundle, graph)
-
-    def session_graphs(self, kind: Kind) -> tuple[str, ...]:
-        return f"{kind}_embed", f"{kind}_head"
-
-    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int, grows: bool) -> Session:
-        embed, head = (engines[name] for name in self.session_graphs(kind))
-        language_model = engines.language_model
-        assert isinstance(language_model, OrtEngine)
-        return Session(language_model, embed, head, engines.manifest.language_model, rows, max_length, grows)
 
     def advice(self, bundle: Bundle) -> str | None:
         if bundle.manifest.precision == "fp16":

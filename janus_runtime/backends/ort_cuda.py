@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from ..bundle.bundle import Bundle
+from ..bundle.interface import Flavour
 from ..bundle.manifest import WEIGHTS
-from ..decoding.device import DeviceArray
-from ..decoding.device_loop import Steps
+from ..decoding.device import DecoderLimits, DeviceArray
 from ..errors import BackendError, BundleError, OutOfMemory, first_line, is_out_of_memory
 from ..packages import importing, install_hint
 from .cuda_device import CudaDevice
 from .cuda_kernels import address
-from .device_backend import DeviceBackend, DeviceGraph
+from .device_graph import DeviceGraph
 
 with importing("gpu", "the cuda backend"):
     import onnxruntime as ort
@@ -25,13 +25,12 @@ _PLAIN = -1
 _LENGTHS = (320, 512, 704, 1216, 2432, 4864, 9728)
 
 
-class OrtCuda(DeviceBackend):
+class OrtCuda:
     """Raises BackendError where there is no GPU or ONNX Runtime cannot use it."""
 
     name = "cuda"
 
     def __init__(self, bundle: Bundle) -> None:
-        super().__init__()
         if _PROVIDER not in ort.get_available_providers():
             raise BackendError(
                 f"ONNX Runtime {ort.__version__} is here without CUDA; run pip uninstall onnxruntime, then {install_hint('gpu')}"
@@ -42,13 +41,13 @@ class OrtCuda(DeviceBackend):
                 f"{bundle.path} is fp32, in which ONNX Runtime's attention does not run on CUDA; export with "
                 "'janus-export checkpoint SRC --out DIR --precision fp16', int8 or int4"
             )
-        self.flavour = "gqa" if precision == "fp16" else "gqa_cuda"
+        self.flavour: Flavour = "gqa" if precision == "fp16" else "gqa_cuda"
         self._device = CudaDevice()
         self.description = f"ONNX Runtime {ort.__version__} with CUDA on {self._device.name}"
         self._captured = _Captured()
         limit = bundle.manifest.language_model.max_length
         lengths = (*(length for length in _LENGTHS if length < limit), limit)
-        self.steps = Steps(self._device, None, lengths, limit, lambda work: _Again(work, self._captured))
+        self.limits = DecoderLimits(self._device, None, lengths, limit, lambda work: _Again(work, self._captured))
         # Whether CUDA's libraries load shows with the first graph: better now, on the smallest, than in the middle of the work.
         self.load(bundle, min(bundle.manifest.graphs, key=lambda name: bundle.manifest.graphs[name].weight_bytes)).close()
 
@@ -57,6 +56,9 @@ class OrtCuda(DeviceBackend):
 
     def advice(self, bundle: Bundle) -> str | None:
         return None
+
+    def close(self) -> None:
+        pass
 
 
 class _Captured:
@@ -147,5 +149,5 @@ class OrtCudaEngine(DeviceGraph):
 def _failed(what: str, error: Exception, kind: type[BackendError] | type[BundleError]) -> BackendError | BundleError:
     reason = first_line(error)
     if is_out_of_memory(reason):
-        return OutOfMemory(f"{what}: {reason}; use a smaller --batch-size, or a GPU with more memory")
+        return OutOfMemory(f"{what}: {reason}; use a smaller batch_size, or a GPU with more memory")
     return kind(f"{what}: {reason}; run 'janus-rt verify'")

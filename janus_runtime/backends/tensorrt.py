@@ -7,13 +7,12 @@ from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..bundle.plans import context_without_memory, find_plans
-from ..decoding.device import DeviceArray
-from ..decoding.device_loop import Steps
+from ..decoding.device import DecoderLimits, DeviceArray
 from ..errors import BackendError, OutOfMemory, is_out_of_memory
 from ..packages import importing
 from .cuda_device import CudaDevice
 from .cuda_kernels import address
-from .device_backend import DeviceBackend, DeviceGraph
+from .device_graph import DeviceGraph
 
 with importing("trt", "the tensorrt backend"):
     import tensorrt as trt
@@ -31,13 +30,12 @@ class _Log(trt.ILogger):  # type: ignore[misc]
             self.last = message.strip().splitlines()[0] if message.strip() else self.last
 
 
-class TensorRt(DeviceBackend):
+class TensorRt:
     """Raises BackendError where there is no GPU, or the bundle has no plans for it."""
 
     name = "tensorrt"
 
     def __init__(self, bundle: Bundle) -> None:
-        super().__init__()
         if bundle.manifest.precision in ("int8", "int4"):
             raise BackendError(
                 f"the {bundle.manifest.precision} weights of {bundle.path} are packed for ONNX Runtime and have no form in TensorRT; "
@@ -49,8 +47,8 @@ class TensorRt(DeviceBackend):
         self._log = _Log()
         self._runtime = trt.Runtime(self._log)
         self.flavour = plans.flavour
-        self.description = f"TensorRT {trt.__version__} on {device.name}, {plans.weights}"
-        self.steps = Steps(device, plans.rows, plans.lengths, plans.piece, device.capture)
+        self.description = f"TensorRT {trt.__version__} on {device.name}"
+        self.limits = DecoderLimits(device, plans.rows, plans.lengths, plans.chunk, device.capture)
 
     def load(self, bundle: Bundle, graph: str) -> "TensorRtEngine":
         spec = bundle.graph(graph)
@@ -63,6 +61,9 @@ class TensorRt(DeviceBackend):
 
     def advice(self, bundle: Bundle) -> str | None:
         return None
+
+    def close(self) -> None:
+        pass
 
     def _open(self, path: Path, size: int) -> Any:
         # Mapped, not read: a plan is as large as the weights and is copied to the GPU page by page.
@@ -128,7 +129,7 @@ class TensorRtEngine(DeviceGraph):
         context = context_without_memory(trt, self._engine)
         if context is None:
             raise OutOfMemory(
-                f"{self.name} cannot be made ready: {self._log.last}; close other programs on this GPU, or use a smaller --batch-size"
+                f"{self.name} cannot be made ready: {self._log.last}; close other programs on this GPU, or use a smaller batch_size"
             )
         if hasattr(context, "set_device_memory"):
             context.set_device_memory(self._scratch.ptr, self._scratch.nbytes)

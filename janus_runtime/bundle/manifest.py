@@ -8,13 +8,16 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ..errors import BundleError
-from .strict_json import parse
+from .interface import Flavour, GraphKind, KvCache, NumberFormat, Sizes, TensorSpec, graph_name, interface
+from .strict_json import LargeInt, parse
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"
@@ -25,31 +28,28 @@ GOLDENS = "goldens.npz"
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Task = Literal["generation", "understanding"]
 Family = Literal["janus", "janus-pro", "janus-flow"]
-Times = Literal["exact", "bf16"]
-DType = Literal["float32", "float16", "int64", "int32", "int8", "bool"]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output. A string in `shape` is a dimension that varies between calls."""
-
-    dtype: DType
-    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """`weight_bytes`: what one run reads of the weights file. Graphs may share weights."""
+    """`inputs` and `outputs` are those of `interface.py`. `flavour`: of a language_model, which comes in several.
 
+    `weight_bytes`: what one run reads of the weights file. Graphs may share weights.
+    """
+
+    kind: GraphKind
+    flavour: Flavour | None
     file: str
+    format: NumberFormat
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
-    weight_bytes: int
+    cache: KvCache | None
+    weight_bytes: LargeInt
 
 
 @dataclass(frozen=True)
 class File:
-    bytes: int
+    bytes: LargeInt
     sha256: str
 
 
@@ -66,10 +66,7 @@ class Source:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """Sizes of the decoder and its cache, whose dtype is that of a flavour's `past_…` inputs.
-
-    `max_length` counts prompt and answer together.
-    """
+    """Sizes of the decoder. `max_length` counts prompt and answer together."""
 
     hidden_size: int
     num_layers: int
@@ -140,13 +137,13 @@ class ImageOutput:
 class Flow:
     """How JanusFlow draws: from noise [`latent_channels`, `latent_size`, `latent_size`] by Euler steps, `steps` by default.
 
-    `times`: `exact` ones, or rounded to `bf16` with their step as the published scripts do.
+    `condition_size`: numbers that every step is conditioned on, beside the embedding of its time.
     """
 
     latent_channels: int
     latent_size: int
+    condition_size: int
     steps: int
-    times: Times
 
 
 @dataclass(frozen=True)
@@ -210,8 +207,12 @@ class Manifest:
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
+    @cached_property
+    def sizes(self) -> Sizes:
+        return sizes_of(self.language_model, self.image_input, self.image_output, self.flow)
+
     def _check(self, where: str) -> None:
-        """What types cannot say: paths stay inside, every part is listed, sizes are those of the graphs."""
+        """What types cannot say: paths stay inside, every part is listed, graphs are those of `interface.py`."""
         for name in self.files:
             path = PurePosixPath(name)
             if not name.isprintable() or not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
@@ -219,15 +220,15 @@ class Manifest:
         for name in (WEIGHTS, TOKENIZER, GOLDENS, *(graph.file for graph in self.graphs.values())):
             if name not in self.files:
                 raise BundleError(f"{where}: {name!r} is not listed under files; export the bundle again")
+        kinds: set[str] = {graph.kind for graph in self.graphs.values()}
         for task in self.tasks:
-            kinds = {name.split(".")[0] for name in self.graphs}
             needed = _FLOW_NEEDED if self.flow and task == "generation" else _NEEDED[task]
             if missing := sorted(needed - kinds):
                 raise BundleError(f"{where}: graphs {', '.join(missing)} are missing, which {task} needs; export the bundle again")
         for label, value, good in self._ranges():
             if not good:
                 raise BundleError(f"{where}: {label} is {value!r}, which no Janus has; export the bundle again")
-        for label, expected, got in self._sizes():
+        for label, expected, got in chain(self._sizes(), self._interfaces()):
             if expected != got:
                 raise BundleError(f"{where}: {label} does not fit: expected {expected}, got {got}")
 
@@ -248,6 +249,7 @@ class Manifest:
             yield "flow.steps", self.flow.steps, 1 <= self.flow.steps <= MAX_STEPS
             yield "flow.latent_size", self.flow.latent_size, 1 <= self.flow.latent_size <= 4096
             yield "flow.latent_channels", self.flow.latent_channels, 1 <= self.flow.latent_channels <= 4096
+            yield "flow.condition_size", self.flow.condition_size, 1 <= self.flow.condition_size <= 1 << 24
         yield "defaults.max_tokens", self.defaults.max_tokens, self.defaults.max_tokens >= 1
         yield "defaults.temperature", self.defaults.temperature, self.defaults.temperature >= 0
         for name in self.tokens.__dataclass_fields__:
@@ -259,55 +261,31 @@ class Manifest:
         yield "image_output.num_tokens", self.image_output.grid**2, self.image_output.num_tokens
         for name in ("mean", "std", "background"):
             yield f"image_input.{name}", 3, len(getattr(self.image_input, name))
-        model, graphs = self.language_model, self.graphs
-        cache = ("rows", model.num_heads, "max_length", model.head_size)
-        for name, graph in graphs.items():
-            if name.startswith("language_model."):
-                got = {key: spec for key, spec in graph.inputs.items() if key.startswith(("past_key_", "past_value_"))}
-                yield f"graphs.{name}.inputs", model.num_layers * 2, len(got)
-                for key, spec in got.items():
-                    yield f"graphs.{name}.inputs.{key}", (cache, got["past_key_0"].dtype), (spec.shape, spec.dtype)
-                yield f"graphs.{name}.inputs.embeds", ("rows", "tokens", model.hidden_size), _shape(graph.inputs, "embeds")
-        hidden, embeds = ("rows", model.hidden_size), ("rows", "tokens", model.hidden_size)
-        picture = self.image_output
-        drawn: tuple[tuple[str, str, str, tuple[int | str, ...]], ...]
-        if self.flow:
-            latents = ("images", self.flow.latent_channels, self.flow.latent_size, self.flow.latent_size)
-            pairs = ("images", 2, *cache[1:])
-            drawn = (
-                ("time_embed", "outputs", "time_embeds", ("steps", model.hidden_size)),
-                ("flow_step", "inputs", "latents", latents),
-                ("flow_step", "inputs", "prefix_embeds", ("images", 2, "tokens", model.hidden_size)),
-                *(("flow_step", "inputs", f"past_{part}_{layer}", pairs) for layer in range(model.num_layers) for part in ("key", "value")),
-                ("flow_step", "outputs", "next_latents", latents),
-                ("image_decoder", "inputs", "latents", latents),
+
+    def _interfaces(self) -> Iterator[tuple[str, object, object]]:
+        """The same for what each graph takes and gives, tensor by tensor."""
+        for name, graph in self.graphs.items():
+            label, cached = f"graphs.{name}", graph.kind in ("language_model", "flow_step")
+            yield label, graph_name(graph.kind, graph.flavour), name
+            yield f"{label}.kind", "of this family", "of this family" if graph.kind not in _OF_OTHERS[self.flow is not None] else graph.kind
+            yield f"{label}.flavour", graph.kind == "language_model", graph.flavour is not None
+            yield f"{label}.cache", "a cache" if cached else None, "a cache" if graph.cache else None
+            expected = interface(
+                graph.kind, graph.flavour, self.sizes, graph.format.activations, graph.cache.dtype if graph.cache else None
             )
-        else:
-            drawn = (
-                ("image_embed", "inputs", "image_ids", ("rows", "tokens")),
-                ("image_embed", "outputs", "embeds", embeds),
-                ("image_head", "inputs", "hidden", hidden),
-                ("image_head", "outputs", "logits", ("rows", picture.num_ids or 0)),
-                ("image_decoder", "inputs", "image_ids", ("images", picture.num_tokens)),
-            )
-        for name, side, key, shape in (
-            ("text_embed", "inputs", "text_ids", ("rows", "tokens")),
-            ("text_embed", "outputs", "embeds", embeds),
-            ("text_head", "inputs", "hidden", hidden),
-            ("text_head", "outputs", "logits", ("rows", model.vocab_size)),
-            ("vision_encoder", "inputs", "pixels", ("images", 3, self.image_input.size, self.image_input.size)),
-            ("vision_encoder", "outputs", "embeds", ("images", self.image_input.num_tokens, model.hidden_size)),
-            *drawn,
-            ("image_decoder", "outputs", "pixels", ("images", 3, picture.size, picture.size)),
-        ):
-            if name in graphs:
-                yield f"graphs.{name}.{side}.{key}", shape, _shape(getattr(graphs[name], side), key)
-        for name, graph in graphs.items():
-            # Backends make room for outputs before they run.
-            unknown = _letters(graph.outputs) - _letters(graph.inputs)
-            yield f"graphs.{name}.outputs, sizes that no input has,", (), tuple(sorted(unknown))
+            for side in ("inputs", "outputs"):
+                wanted, got = getattr(expected, side), getattr(graph, side)
+                yield f"{label}.{side}", list(wanted), list(got)
+                for key, spec in wanted.items():
+                    yield f"{label}.{side}.{key}", (spec.dtype, spec.shape), (got[key].dtype, got[key].shape)
+            yield f"{label}.cache", expected.cache, graph.cache
 
 
+# By whether pictures are drawn by a flow: the graphs that only the other way to draw has.
+_OF_OTHERS: dict[bool, set[GraphKind]] = {
+    True: {"image_embed", "image_head", "image_draw", "image_encoder"},
+    False: {"time_embed", "flow_step"},
+}
 _FLOW_NEEDED = {"text_embed", "time_embed", "flow_step", "image_decoder"}
 _NEEDED: dict[Task, set[str]] = {
     "generation": {"text_embed", "image_embed", "language_model", "image_head", "image_decoder"},
@@ -315,9 +293,20 @@ _NEEDED: dict[Task, set[str]] = {
 }
 
 
-def _letters(specs: dict[str, TensorSpec]) -> set[str]:
-    return {size for spec in specs.values() for size in spec.shape if isinstance(size, str)}
-
-
-def _shape(specs: dict[str, TensorSpec], name: str) -> tuple[int | str, ...] | None:
-    return specs[name].shape if name in specs else None
+def sizes_of(model: LanguageModel, image_input: ImageInput, image_output: ImageOutput, flow: Flow | None) -> Sizes:
+    """What the shapes of graphs are made of."""
+    return Sizes(
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        num_heads=model.num_heads,
+        head_size=model.head_size,
+        vocab_size=model.vocab_size,
+        input_size=image_input.size,
+        input_tokens=image_input.num_tokens,
+        output_size=image_output.size,
+        output_tokens=image_output.num_tokens,
+        num_ids=image_output.num_ids,
+        latent_channels=flow.latent_channels if flow else None,
+        latent_size=flow.latent_size if flow else None,
+        condition_size=flow.condition_size if flow else None,
+    )

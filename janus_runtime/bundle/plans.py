@@ -13,12 +13,13 @@ from typing import Any
 
 from ..errors import BackendError, BundleError
 from .bundle import Bundle
+from .interface import Flavour
 from .manifest import WEIGHTS
-from .strict_json import parse
+from .strict_json import LargeInt, parse
 
 PLANS = "plans"
 KEY = "plans.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Plan:
     """`graph_sha256` is the manifest's, of the graph that it was built from."""
 
     file: str
-    bytes: int
+    bytes: LargeInt
     sha256: str
     graph_sha256: str
 
@@ -35,7 +36,7 @@ class Plan:
 class PlanSet:
     """The key. `rows` and `lengths`: which row counts and cache lengths a step was built for, in rising order.
 
-    `piece` is how many tokens the decoder takes at once; `weights` is what the decoder's matrices are of in the plan.
+    `chunk` is how many tokens the decoder takes at once.
     """
 
     format: int
@@ -43,12 +44,11 @@ class PlanSet:
     version: str
     gpu: str
     compute_capability: str
-    flavour: str
-    weights: str
+    flavour: Flavour
     weights_sha256: str
     rows: tuple[int, ...]
     lengths: tuple[int, ...]
-    piece: int
+    chunk: int
     plans: dict[str, Plan]
 
     def to_json(self) -> str:

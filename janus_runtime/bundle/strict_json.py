@@ -4,13 +4,20 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ..errors import BundleError
 
+# No size, id or count needs more than the first; sizes of files do.
+_LIMIT, _LARGE_LIMIT = 2**31, 2**63
+LargeInt = Annotated[int, _LARGE_LIMIT]
+
 
 def parse(kind: Any, value: Any, where: str) -> Any:
-    """`value` from JSON as `kind`: a dataclass, a container, a union, a Literal or a plain type."""
+    """`value` from JSON as `kind`: a dataclass, a container, a union, a Literal or a plain type. Whole numbers are never negative."""
+    limit = _LIMIT
+    if typing.get_origin(kind) is Annotated:
+        kind, limit = typing.get_args(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(kind, value, where)
@@ -32,8 +39,7 @@ def parse(kind: Any, value: Any, where: str) -> Any:
         if math.isfinite(value):
             return float(value)
     elif kind is int and type(value) is int:
-        # No size, id or count is negative or needs more than this; file sizes do.
-        if 0 <= value < (2**63 if where.endswith("bytes") else 2**31):
+        if 0 <= value < limit:
             return value
     elif kind is type(value):
         return value
@@ -43,7 +49,7 @@ def parse(kind: Any, value: Any, where: str) -> Any:
 def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise BundleError(f"{where}: expected an object, got {value!r}")
-    fields = typing.get_type_hints(kind)
+    fields = typing.get_type_hints(kind, include_extras=True)
     if missing := sorted(fields.keys() - value.keys()):
         raise BundleError(f"{where}: missing {', '.join(missing)}")
     if unknown := sorted(value.keys() - fields.keys()):

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from ..decoding.engine import Modality
 from ..decoding.engines import Engines
-from ..drawing.flow import FlowDrawing
+from ..decoding.sessions import open_session
+from ..drawing.flow import FlowDrawer
 
 PROMPT_TOKENS = 20  # of a drawing prompt, as long as a sentence
 QUESTION_TOKENS = 40  # beside the picture, template included
@@ -63,16 +64,19 @@ def _image_stages(engines: Engines, rows: int) -> Iterator[Stage]:
     output = engines.manifest.image_output
     assert output.num_ids is not None
     rng = np.random.default_rng(0)
-    session = engines.session("image", rows, PROMPT_TOKENS + output.num_tokens)
+    session = open_session(engines, "image", rows, PROMPT_TOKENS + output.num_tokens)
     prompt = [engines.embed_text(_ids(engines, PROMPT_TOKENS))] * rows
     drawn = rng.integers(0, output.num_ids, rows, dtype=np.int32)
 
     def prefill() -> None:
-        session.lengths[:] = 0
-        session.prefill(prompt)
+        for row in range(rows):
+            session.truncate(row)
+        session.prefill(prompt, range(rows), "image")
 
     def step_at(length: int) -> Callable[[], None]:
         def step() -> None:
+            if not session.lengths.all():
+                prefill()
             session.lengths[:] = length
             session.step(drawn)
 
@@ -88,17 +92,17 @@ def _image_stages(engines: Engines, rows: int) -> Iterator[Stage]:
 
 def _flow_stages(engines: Engines, rows: int) -> Iterator[Stage]:
     """A step is arithmetic, not reading: hundreds of tokens a row."""
-    drawing = FlowDrawing(engines)
-    flow, pictures = drawing.flow, -(-rows // 2)
+    drawer = FlowDrawer(engines)
+    flow, pictures = drawer.flow, -(-rows // 2)
     noise = np.random.default_rng(0).standard_normal((pictures, flow.latent_channels, flow.latent_size, flow.latent_size), np.float32)
-    prefix = drawing.prefix([engines.embed_text(_ids(engines, PROMPT_TOKENS))] * pictures)
+    prefix = drawer.prefix([engines.embed_text(_ids(engines, PROMPT_TOKENS))] * pictures)
 
     def first() -> None:
-        next(drawing.integrate(noise, prefix, flow.steps, 2.0))
+        next(drawer.integrate(noise, prefix, flow.steps, 2.0))
 
     def later() -> Iterator[None]:
         while True:
-            steps = drawing.integrate(noise, prefix, _MANY_STEPS, 2.0)
+            steps = drawer.integrate(noise, prefix, _MANY_STEPS, 2.0)
             next(steps)
             for _ in steps:
                 yield
@@ -106,22 +110,24 @@ def _flow_stages(engines: Engines, rows: int) -> Iterator[Stage]:
     steps = later()
     yield Stage("flow step, first", first)
     yield Stage("flow step", lambda: next(steps))
-    yield Stage("image decode", lambda: drawing.decode(noise[0]))
+    yield Stage("image decode", lambda: drawer.decode(noise[0]))
 
 
 def _text_stages(engines: Engines) -> Iterator[Stage]:
     size, tokens = engines.manifest.image_input.size, engines.manifest.image_input.num_tokens
     pixels = np.random.default_rng(0).uniform(-1, 1, (3, size, size)).astype(np.float32)
     length = min(tokens + QUESTION_TOKENS, engines.manifest.language_model.max_length - 1)
-    session = engines.session("text", 1, length + 1)
+    session = open_session(engines, "text", 1, length + 1)
     prompt = [engines.embed_text(_ids(engines, length))]
     said = np.zeros(1, np.int32)
 
     def prefill() -> None:
-        session.lengths[:] = 0
-        session.prefill(prompt)
+        session.truncate(0)
+        session.prefill(prompt, [0], "text")
 
     def step() -> None:
+        if not session.lengths.all():
+            prefill()
         session.lengths[:] = length
         session.step(said)
 
@@ -134,11 +140,12 @@ def _ids(engines: Engines, count: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, engines.manifest.language_model.vocab_size, count, dtype=np.int32)
 
 
-def _step_bytes(engines: Engines, kind: Literal["text", "image"], rows: int, length: int) -> int:
+def _step_bytes(engines: Engines, modality: Modality, rows: int, length: int) -> int:
     """Weights of decoder and head, and the keys and values of `length` tokens a row. Embedding reads a few rows only."""
     model = engines.manifest.language_model
-    weights = engines.language_model.spec.weight_bytes + engines[f"{kind}_head"].spec.weight_bytes
-    number = np.dtype(engines.language_model.spec.inputs["past_key_0"].dtype)
+    weights = engines.language_model.spec.weight_bytes + engines[f"{modality}_head"].spec.weight_bytes
+    assert engines.language_model.spec.cache is not None
+    number = np.dtype(engines.language_model.spec.cache.dtype)
     token = 2 * model.num_layers * model.num_heads * model.head_size * number.itemsize
     return weights + rows * length * token
 

@@ -3,6 +3,8 @@
 A tolerance is relative to the largest reference value: max|Δ| <= tolerance · max|ref|.
 """
 
+from ..bundle.interface import GraphKind, Weights
+
 # fp32 against the torch reference. Both round every product to 2^-24; sums of some thousand terms in another
 # order differ by a few 1e-6 of the largest value, and tens of layers add up. A wrong formula is off by 1e-2 or more.
 FP32 = 1e-4
@@ -38,16 +40,9 @@ LOGIT_MARGIN = 1e-4
 # rounding. With 16384 codes in 8 dimensions fewer than one in a thousand lies that close.
 NEAR_TIES = 1e-2
 
-# Graphs that stay in fp32 whatever the bundle's precision (see the recipe in janus_export/precision.py).
-ALWAYS_FP32 = frozenset({"image_encoder", "image_decoder", "time_embed"})
-
-# Graphs whose matrices are of 4 bits in an int4 bundle; the others' are of 8.
-FOUR_BITS = frozenset({"language_model", "text_head", "flow_step"})
+_BY_WEIGHTS: dict[Weights, float] = {"float32": FP32, "float16": FP16, "int8": INT8, "int4": INT4}
 
 
-def tolerance(graph: str, precision: str) -> float:
-    """The tolerance of a graph's output in a bundle of `precision`; for ids, the share that may differ."""
-    if graph == "image_encoder":
-        return NEAR_TIES
-    int4 = INT4 if graph in FOUR_BITS else INT8
-    return FP32 if graph in ALWAYS_FP32 else {"fp32": FP32, "fp16": FP16, "int8": INT8, "int4": int4}[precision]
+def tolerance(kind: GraphKind, weights: Weights) -> float:
+    """The tolerance of what a graph gives that stores its matrices as `weights`; for ids, the share that may differ."""
+    return NEAR_TIES if kind == "image_encoder" else _BY_WEIGHTS[weights]

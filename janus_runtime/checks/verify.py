@@ -7,17 +7,20 @@ as a ragged prefill, then `steps` [s, k, 1, D] one at a time -> `hidden` [1 + s,
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.manifest import GOLDENS
+from ..decoding.engine import Modality
 from ..decoding.engines import Engines
-from ..drawing.flow import FlowDrawing, time_steps
+from ..decoding.sessions import open_session
+from ..drawing.flow import FlowDrawer, time_steps
 from ..errors import BundleError
 from .tolerances import tolerance
 
@@ -41,15 +44,14 @@ _USED = {"language_model": {"embeds", "lengths", "steps", "hidden"}, "flow_step"
 
 def verify_goldens(engines: Engines) -> Iterator[Check]:
     """Runs every graph of the bundle on its golden inputs. Raises BundleError if a golden is missing."""
-    precision = engines.manifest.precision
     with engines.bundle.unchanged(GOLDENS):
         try:
             with np.load(engines.bundle.path / GOLDENS, allow_pickle=False) as file:
                 goldens = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise BundleError(f"{engines.bundle.path / GOLDENS} cannot be read: {error}; export the bundle again") from None
-    for name in engines.manifest.graphs:
-        kind = name.split(".")[0]
+    for name, graph in engines.manifest.graphs.items():
+        kind = graph.kind
         if kind == "language_model" and name != engines.language_model.name:
             continue
         golden = {key.removeprefix(f"{kind}/"): value for key, value in goldens.items() if key.startswith(f"{kind}/")}
@@ -64,7 +66,7 @@ def verify_goldens(engines: Engines) -> Iterator[Check]:
             difference = relative_difference(_run_flow(engines, golden), golden["velocity"])
         else:
             difference = _run_graph(engines, name, golden)
-        yield Check(name, difference, tolerance(kind, precision))
+        yield Check(name, difference, tolerance(kind, graph.format.weights))
 
 
 def _tensors(engines: Engines, name: str) -> list[str]:
@@ -94,7 +96,7 @@ def _run_times(engines: Engines, golden: dict[str, NDArray[Any]]) -> float:
     """At the times of this runtime, which must be the golden's."""
     flow = engines.manifest.flow
     assert flow is not None
-    times, _ = time_steps(flow.steps, flow.times)
+    times, _ = time_steps(flow.steps)
     return max(relative_difference(times, golden["times"]), _run_graph(engines, "time_embed", golden))
 
 
@@ -102,11 +104,12 @@ def _run_session(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[A
     """The golden's prefill and steps over one cache -> hidden [1 + s, k, D]."""
     embeds, lengths, steps = golden["embeds"], golden["lengths"], golden["steps"]
     rows = len(lengths)
-    kind: Literal["text", "image"] = "text" if "understanding" in engines.manifest.tasks else "image"
-    session = engines.session(kind, rows, int(lengths.max()) + len(steps))
-    hidden = [session.extend([row[:length] for row, length in zip(embeds, lengths, strict=True)])]
-    dtype = engines.language_model.spec.inputs["embeds"].dtype
-    hidden += [session.advance(step.astype(dtype)) for step in steps]
+    kind: Modality = "text" if "understanding" in engines.manifest.tasks else "image"
+    with closing(open_session(engines, kind, rows, int(lengths.max()) + len(steps))) as session:
+        every = range(rows)
+        hidden = [session.fill([row[:length] for row, length in zip(embeds, lengths, strict=True)], every)]
+        dtype = engines.language_model.spec.inputs["embeds"].dtype
+        hidden += [session.fill(list(step.astype(dtype)), every) for step in steps]
     return np.stack(hidden).astype(np.float32)
 
 
@@ -114,6 +117,6 @@ def _run_flow(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[Any]
     """The golden's prompt and noise -> velocities of the first steps [steps, 1, c, s, s]."""
     flow = engines.manifest.flow
     assert flow is not None
-    drawing = FlowDrawing(engines)
-    steps = drawing.integrate(golden["noise"], drawing.prefix(list(golden["prompt"])), flow.steps, float(golden["cfg_weight"][0]))
+    drawer = FlowDrawer(engines)
+    steps = drawer.integrate(golden["noise"], drawer.prefix(list(golden["prompt"])), flow.steps, float(golden["cfg_weight"][0]))
     return np.stack([velocity for _, velocity in islice(steps, len(golden["velocity"]))])

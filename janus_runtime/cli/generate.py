@@ -12,7 +12,7 @@ from ..console.status import StatusLine, progress_bar
 from .options import exif_option, open_model, out_option, sampling_options
 
 if TYPE_CHECKING:
-    from ..drawing.pipeline import GeneratedImage
+    from ..drawing.request import GeneratedImage
     from ..janus import Janus
 
 

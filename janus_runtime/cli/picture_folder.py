@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .. import __version__
 from ..console.output import printable
-from ..drawing.pipeline import GeneratedImage
+from ..drawing.request import GeneratedImage
 from ..janus import Janus
 from ..pictures.image import grid, resize
 from ..whole_file import open_part, rename_new
@@ -53,9 +53,7 @@ class PictureFolder:
 
     def _write(self, image: Image.Image, name: str, picture: GeneratedImage) -> Path:
         info = PngInfo()
-        drawn_by = dataclasses.asdict(picture.sampler) if picture.sampler else {"steps": picture.steps}
-        drawn_from = {"image_sha256": picture.image_sha256, "image_weight": picture.image_weight}
-        settings = {"cfg_weight": picture.cfg_weight, **drawn_by, **drawn_from}
+        settings = dataclasses.asdict(picture.settings)
         for key, value in {"prompt": picture.prompt, "seed": picture.seed, **settings, **self._made_by}.items():
             if value is not None:
                 # The name of a model may come from a folder's, which need not be UTF-8.

@@ -9,7 +9,7 @@ from typing import Any
 from ..chat import Answer
 from ..console.output import note
 from ..console.status import StatusLine, progress_bar
-from ..drawing.pipeline import GeneratedImage
+from ..drawing.request import GeneratedImage
 from ..janus import Janus
 from ..pictures.image import open_image
 from ..sampling.sampler import Sampler

@@ -6,12 +6,14 @@ Letters: R rows of the decoder, n drawn ids a step (R / 2 under guidance), V ids
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import DType, Graph
+from ..bundle.interface import DType
+from ..bundle.manifest import Graph
 
 
 class DeviceArray(Protocol):
@@ -41,24 +43,25 @@ class Kernels(Protocol):
     """What the loop needs beside graphs. Each queues one kernel; `testing/numpy_device.py` says the same in NumPy."""
 
     def gumbel(self, noise: DeviceArray, seeds: DeviceArray, step: DeviceArray, sampling: DeviceArray) -> None:
-        """noise fp32 [n, V] = `noise.gumbel(seeds[i], step)`, or 0 where greedy. seeds uint64 [n], step int32 [1].
+        """noise fp32 [n, V] = `noise.gumbel(seeds[i], step[i])`, or 0 where greedy. seeds uint64 [n], step int32 [n].
 
-        `sampling` float64 [3] is greedy (0 or 1), top_k (0 keeps all), top_p (1 keeps all).
+        Each row of `sampling` float64 [n, 3] is greedy (0 or 1), top_k (0 keeps all), top_p (1 keeps all).
         """
 
     def check(self, logits: DeviceArray, active: DeviceArray, step: DeviceArray, bad: DeviceArray) -> None:
-        """bad int32 [1], if 0, becomes step int32 [1] + 1 where logits fp32 [R, V] of an active int32 [R] row hold NaN or Inf."""
+        """bad int32 [R], where 0, becomes step + 1 of the row's picture, step int32 [n], where logits fp32 [R, V] of an active
+        int32 [R] row hold NaN or Inf. R / n rows in turn belong to a picture."""
 
     def keep(
         self, noise: DeviceArray, logits: DeviceArray, cfg_weight: DeviceArray, temperature: DeviceArray, sampling: DeviceArray
     ) -> None:
-        """noise [n, V] = -inf where `sampling.keep_top_k`, then `keep_top_p`, rule an id out of the scores / temperature.
+        """noise [n, V] = -inf where `sampler.keep_top_k`, then `keep_top_p`, rule an id out of the scores / temperature fp32 [n].
 
-        Scores are guided (`sampling.guide`, cfg_weight fp32 [1]) where logits [R, V] are of R = 2n rows, else the logits.
+        Scores are guided (`guidance.Pairs`, cfg_weight fp32 [n]) where there are R = 2n rows of logits [R, V], else the logits.
         """
 
     def record(self, ids: DeviceArray, log: DeviceArray, step: DeviceArray) -> None:
-        """log int32 [N, n] at row `step` = ids int32 [n]; then step int32 [1] += 1."""
+        """log int32 [N, n] at row step[i] of column i = ids int32 [n]; then step int32 [n] += 1."""
 
     def write_cache(self, cache: DeviceArray, new: DeviceArray, starts: DeviceArray, counts: DeviceArray, slot: int) -> None:
         """cache [tensors, R, H, P, d] takes the first counts[r] of new [tensors, k, H, S, d] at slots starts[r] of row slot + r.
@@ -108,6 +111,20 @@ class Device(Protocol):
 
     def capture(self, work: Callable[[], None]) -> Replay:
         """Records what `work` queues, without doing it."""
+
+
+@dataclass(frozen=True)
+class DecoderLimits:
+    """What a backend's decoder can do: row counts and cache lengths in rising order, and how many tokens it takes at once.
+
+    `replay` turns work that was done once into something to queue again.
+    """
+
+    device: Device
+    rows: tuple[int, ...] | None
+    lengths: tuple[int, ...]
+    chunk: int
+    replay: Callable[[Callable[[], None]], Replay]
 
 
 class DeviceEngine(Protocol):

@@ -1,10 +1,9 @@
 """Loop: one step of a decoder as work that a device repeats by itself, over memory of its own.
 
 A step is noise, draw, decoder, head: what was drawn goes back in without the host. Letters: R rows, D hidden size, V ids,
-n drawn ids a step (R with no guidance, else R / 2).
+n drawn ids a step (R without guidance, else R / 2).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakSet
@@ -13,9 +12,9 @@ import numpy as np
 
 from ..errors import BackendError, OutOfMemory
 from ..sampling.sampler import Floats, Sampler
-from .device import Device, DeviceArray, DeviceEngine, Replay
+from .device import DecoderLimits, DeviceArray, DeviceEngine, Replay
 from .engine import Engine
-from .kv_cache import CACHES, Cache, uploaded
+from .kv_cache import CACHES, Cache, upload_new
 
 
 class GraphEngine(Engine, DeviceEngine, Protocol):
@@ -32,51 +31,39 @@ class LoopEngines:
     draw: GraphEngine
 
 
-@dataclass(frozen=True)
-class Steps:
-    """What a backend's decoder can do: row counts and cache lengths in rising order, and how many tokens it takes at once.
-
-    `replay` turns work that was done once into something to queue again.
-    """
-
-    device: Device
-    rows: tuple[int, ...] | None
-    lengths: tuple[int, ...]
-    piece: int
-    replay: Callable[[Callable[[], None]], Replay]
-
-
 class Loop:
     """R rows on a device, at fixed addresses, with caches of `lengths`. Used by one session after the other. Raises OutOfMemory."""
 
-    def __init__(self, steps: Steps, engines: LoopEngines, rows: int, lengths: tuple[int, ...]) -> None:
-        self.steps, self.engines, self.rows, self.lengths = steps, engines, rows, lengths
+    def __init__(self, limits: DecoderLimits, engines: LoopEngines, rows: int, lengths: tuple[int, ...]) -> None:
+        self.limits, self.engines, self.rows, self.lengths = limits, engines, rows, lengths
         graph, draw = engines.language_model.spec, engines.draw.spec
         *_, width = graph.inputs["embeds"].shape
         *_, vocabulary = draw.inputs["logits"].shape
         assert isinstance(width, int) and isinstance(vocabulary, int)
-        self.guided = "cfg_weight" in draw.inputs
+        self.guided = draw.kind == "image_draw"
         n, each = (rows // 2, 2) if self.guided else (rows, 1)
-        dtype, empty = graph.inputs["embeds"].dtype, steps.device.empty
+        device = limits.device
+        dtype, empty = graph.inputs["embeds"].dtype, device.empty
         self.embeds, self.hidden = empty((rows, 1, width), dtype), empty((rows, width), dtype)
-        self.last_row = uploaded(steps.device, np.arange(rows, dtype=np.int32))
+        self.places = upload_new(device, np.arange(rows, dtype=np.int32))
         self.logits, self.noise = empty((rows, vocabulary), "float32"), empty((n, vocabulary), "float32")
         self.ids, self.active = empty((n,), "int32"), empty((rows,), "int32")
-        self.seeds, self.number, self.sampling = empty((n,), "uint64"), empty((1,), "int32"), empty((3,), "float64")
-        self.cfg_weight, self.temperature = empty((1,), "float32"), empty((1,), "float32")
+        self.seeds, self.number, self.sampling = empty((n,), "uint64"), empty((n,), "int32"), empty((n, 3), "float64")
+        self.cfg_weight, self.temperature = empty((n,), "float32"), empty((n,), "float32")
         # Written by the device, read by the host.
-        self.log, self.host_log = steps.device.pinned((lengths[-1], n), "int32")
-        self.bad, self.host_bad = steps.device.pinned((1,), "int32")
-        ids = next(name for name in draw.outputs if name != "embeds")
+        self.log, self.host_log = device.pinned((lengths[-1], n), "int32")
+        self.bad, self.host_bad = device.pinned((rows,), "int32")
         self._draw: dict[str, DeviceArray] = {
             "logits": self.logits.reshape(n, 2, vocabulary) if self.guided else self.logits,
             "noise": self.noise,
             "temperature": self.temperature,
             **({"cfg_weight": self.cfg_weight} if self.guided else {}),
-            ids: self.ids,
+            "image_ids" if self.guided else "text_ids": self.ids,
             "embeds": self.embeds.reshape(n, each, width),
         }
-        self._kind = CACHES[engines.language_model.name.split(".")[1]]
+        assert graph.flavour is not None and graph.cache is not None
+        self._kind = CACHES[graph.flavour]
+        self._cache_dtype = graph.cache.dtype
         # A cache is filled from its shorter neighbour, so that neighbours lie in memory of their own: two halves, as large as was needed.
         self._memory: list[DeviceArray | None] = [None, None]
         self._caches: dict[int, Cache] = {}
@@ -84,7 +71,7 @@ class Loop:
         self._closed = False
 
     def cache(self, length: int) -> Cache:
-        """The cache of this length; whatever it held, it is somebody else's. Raises OutOfMemory."""
+        """Return the cache of this length. Its contents are stale: overwrite them before use. Raises OutOfMemory."""
         self._expect_open()
         if length not in self._caches:
             graph, half = self.engines.language_model.spec, self.lengths.index(length) % 2
@@ -94,10 +81,10 @@ class Loop:
                     del self._caches[other]
                     self._replays.pop(other, None)
                 memory = self._memory[half] = None
-                memory = self.steps.device.empty((self._kind.count(graph, self.rows, length),), graph.inputs["past_key_0"].dtype)
-                self.steps.device.clear(memory)  # a masked place counts for nothing only where it holds a number
+                memory = self.limits.device.empty((self._kind.count(graph, self.rows, length),), self._cache_dtype)
+                self.limits.device.clear(memory)  # a masked place counts for nothing only where it holds a number
                 self._memory[half] = memory
-            self._caches[length] = self._kind(self.steps.device, graph, memory, self.rows, length)
+            self._caches[length] = self._kind(self.limits.device, graph, memory, self.rows, length)
         return self._caches[length]
 
     def close(self) -> None:
@@ -107,27 +94,28 @@ class Loop:
         self._caches.clear()
         self._memory = [None, None]
 
-    def set(self, logits: Floats, seeds: list[int], sampler: Sampler, cfg_weight: float | None) -> None:
+    def set(self, logits: Floats, seeds: list[int], sampler: Sampler, cfg_weight: float) -> None:
         """What the next draw starts from: logits [R or fewer, V], a seed for each of n pictures or answers, or fewer."""
         padded = np.zeros(self.logits.shape, np.float32)
         padded[: len(logits)] = logits
         keys = np.zeros(self.seeds.shape, np.uint64)
         keys[: len(seeds)] = seeds
+        n = len(keys)
         for values, target in (
             (padded, self.logits),
             (keys, self.seeds),
-            (np.zeros(1, np.int32), self.number),
-            (np.array([sampler.greedy, sampler.top_k, sampler.top_p], np.float64), self.sampling),
-            (np.array([1.0 if sampler.greedy else sampler.temperature], np.float32), self.temperature),
-            (np.array([cfg_weight or 0.0], np.float32), self.cfg_weight),
+            (np.zeros(n, np.int32), self.number),
+            (np.tile(np.array([sampler.greedy, sampler.top_k, sampler.top_p], np.float64), (n, 1)), self.sampling),
+            (np.full(n, 1.0 if sampler.greedy else sampler.temperature, np.float32), self.temperature),
+            (np.full(n, cfg_weight, np.float32), self.cfg_weight),
         ):
-            self.steps.device.upload(values, target)
-        self.steps.device.clear(self.bad)
+            self.limits.device.upload(values, target)
+        self.limits.device.clear(self.bad)
 
     def draw(self) -> None:
         """logits -> ids, which go to the log, and embeds."""
         self._expect_open()
-        kernels = self.steps.device.kernels
+        kernels = self.limits.device.kernels
         kernels.check(self.logits, self.active, self.number, self.bad)
         kernels.gumbel(self.noise, self.seeds, self.number, self.sampling)
         kernels.keep(self.noise, self.logits, self.cfg_weight, self.temperature, self.sampling)
@@ -136,7 +124,7 @@ class Loop:
 
     def decode(self, cache: Cache) -> None:
         """embeds -> hidden, and a place more in the cache."""
-        own = {"embeds": self.embeds, "last_row": self.last_row, "hidden": self.hidden}
+        own = {"embeds": self.embeds, "places": self.places, "hidden": self.hidden}
         self.engines.language_model.enqueue({**own, **cache.step()})
         cache.advance(self.active)
 
@@ -146,7 +134,7 @@ class Loop:
             self._replays[length].launch()
             return
         self._step(length)
-        self._replays[length] = self.steps.replay(lambda: self._step(length))
+        self._replays[length] = self.limits.replay(lambda: self._step(length))
 
     def _step(self, length: int) -> None:
         self.draw()
@@ -158,41 +146,47 @@ class Loop:
             raise BackendError("this model is closed; load it again")
 
 
-class Loops:
-    """Every loop of a backend: those that a session has, and those that nobody uses just now, kept for their memory and their replays."""
+class LoopPool:
+    """Every loop of a model: those that a session has, and those that nobody uses just now, kept for their memory and their replays."""
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, int, int], list[Loop]] = {}
         self._all: WeakSet[Loop] = WeakSet()
         self._closed = False
 
-    def take(self, steps: Steps, engines: LoopEngines, rows: int, lengths: tuple[int, ...]) -> Loop:
-        """Raises OutOfMemory, with all memory of idle loops given back."""
+    def acquire(self, limits: DecoderLimits, engines: LoopEngines, rows: int, lengths: tuple[int, ...]) -> Loop:
+        """Raises OutOfMemory, with all memory of idle loops given back. The caller holds the device's lock."""
         if idle := self._idle.get((engines.draw.name, rows, lengths[-1])):
             return idle.pop()
         try:
-            loop = Loop(steps, engines, rows, lengths)
+            loop = Loop(limits, engines, rows, lengths)
         except OutOfMemory:
             self.free()
-            loop = Loop(steps, engines, rows, lengths)
+            loop = Loop(limits, engines, rows, lengths)
         self._all.add(loop)
         return loop
 
-    def give(self, loop: Loop) -> None:
+    def release(self, loop: Loop) -> None:
+        """The caller holds the device's lock."""
         if not self._closed:
             self._idle.setdefault((loop.engines.draw.name, loop.rows, loop.lengths[-1]), []).append(loop)
 
     def free(self) -> None:
         """Gives the memory of idle loops back."""
-        # More may be given meanwhile: a session ends wherever it is collected, without the lock.
-        while self._idle:
-            _, loops = self._idle.popitem()
+        for loops in self._idle.values():
             for loop in loops:
                 loop.close()
+        self._idle.clear()
 
     def close(self) -> None:
-        """No loop goes on after this, used or not."""
+        """Waits for what is queued, which uses memory of loops and of engines. No loop goes on after this, used or not."""
         self._closed = True
-        for loop in list(self._all):
-            loop.close()
+        loops = list(self._all)
+        for device in {id(loop.limits.device): loop.limits.device for loop in loops}.values():
+            with device.lock:
+                try:
+                    device.event().wait()
+                finally:
+                    for loop in loops:
+                        loop.close()
         self._idle.clear()

@@ -1,134 +1,171 @@
-"""DeviceSession: what `Session` is, over a device that draws on by itself.
+"""DeviceSession: a session over a device that draws on by itself. See `Session` for the contract.
 
 The host queues steps ahead and reads drawn ids from memory that the device writes; no step waits for the host.
-Letters: R rows, k rows of one prefill, T tokens, S tokens of one call, D hidden size, V ids, n drawn ids a step.
+Letters: R rows, k rows of one call, T tokens, S tokens of one call, D hidden size, V ids, n drawn ids a step.
 """
 
 import math
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import TracebackType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import BackendError, NumericalError
+from ..sampling.guidance import Guidance, Pairs
 from ..sampling.noise import Noise
 from ..sampling.sampler import Floats, Ids, Sampler
-from .device import Event
-from .device_loop import LoopEngines, Loops, Steps
-from .engine import check_finite
-from .kv_cache import Cache, fitting, uploaded
-
-Embeds = NDArray[Any]
+from .device import DecoderLimits, Event
+from .device_loop import LoopEngines, LoopPool
+from .engine import Modality, numerical_error
+from .kv_cache import Cache, smallest_holding, upload_new
+from .session import Embeds, RowLogits, RowTable, split_rows
 
 # Steps are queued this far ahead: the device never waits for the host, and a draw that is cancelled is over in as long.
 _AHEAD_SECONDS = 0.05
 _AHEAD_STEPS = (2, 200)
 
 
-class DeviceSession:
-    """Keys and values of R sequences on a device, at least as many as asked for. Methods and their contracts are those of `Session`.
-
-    Where an array is of fewer rows, it is of the first ones, and the others stay idle.
+class DeviceSession(RowTable):
+    """Rows of one modality. A loop may have been built for more of them than were asked for, which stay idle.
 
     `lengths` on the host is the truth: what the device counts while it draws is made anew from it before each call.
     """
 
-    def __init__(self, steps: Steps, engines: LoopEngines, loops: Loops, rows: int, max_length: int) -> None:
-        built = rows if steps.rows is None else fitting(steps.rows, rows)
+    def __init__(self, limits: DecoderLimits, engines: LoopEngines, pool: LoopPool, rows: int, max_length: int) -> None:
+        built = rows if limits.rows is None else smallest_holding(limits.rows, rows)
         if built is None:
             raise BackendError(
-                f"{rows} rows at once were asked for, the plans hold {', '.join(map(str, steps.rows or ()))}; "
-                f"use a smaller --batch-size, or build more with 'janus-export engines DIR --rows {rows}'"
+                f"{rows} rows at once were asked for, the plans hold {', '.join(map(str, limits.rows or ()))}; "
+                f"use a smaller batch_size, or build more with 'janus-export engines DIR --rows {rows}'"
             )
-        longest = fitting(steps.lengths, max_length) or steps.lengths[-1]
-        with steps.device.lock:
-            loop = loops.take(steps, engines, built, tuple(length for length in steps.lengths if length <= longest))
-        weakref.finalize(self, loops.give, loop).atexit = False
+        longest = smallest_holding(limits.lengths, max_length) or limits.lengths[-1]
+        super().__init__(rows, min(max_length, longest))
+        self._limits, self._device, self._pool = limits, limits.device, pool
+        with self._device.lock:
+            self._loop = pool.acquire(limits, engines, built, tuple(length for length in limits.lengths if length <= longest))
         self.language_model, self.embed, self.head = engines.language_model, engines.embed, engines.head
-        self.max_length = min(max_length, longest)
-        self.lengths = np.zeros(built, np.int32)
-        self._steps, self._device, self._loop = steps, steps.device, loop
-        # Of the shortest length until something is in it.
-        self._length = loop.lengths[0]
+        assert engines.language_model.spec.cache is not None
+        self._ragged_append = engines.language_model.spec.cache.ragged_append
+        # The shortest until something is in it.
+        self._length = self._loop.lengths[0]
         self._dtype = np.dtype(engines.language_model.spec.inputs["embeds"].dtype)
-        self._ids_name = next(iter(engines.embed.spec.inputs))
+        self._modality: Modality = "image" if self._loop.guided else "text"
+        self.modalities = [self._modality] * rows
 
     @property
     def _cache(self) -> Cache:
         return self._loop.cache(self._length)
 
-    @property
-    def rows(self) -> int:
-        return len(self.lengths)
-
-    def prefill(self, embeds: Sequence[Embeds], slot: int = 0) -> Floats:
-        hidden, counts = self._fill(embeds, slot)
-        logits = self._logits(hidden, np.ones(len(embeds), bool))
-        self.lengths[slot : slot + len(embeds)] += counts
+    def prefill(self, embeds: Sequence[Embeds], rows: Sequence[int], modality: Modality) -> list[RowLogits]:
+        if modality != self._modality:
+            raise ValueError(
+                f"got a {modality} row; on a device all rows of this session are {self._modality}: open another session for it"
+            )
+        before = self.lengths.copy()
+        hidden = self.fill(embeds, rows)
+        after, self.lengths = self.lengths, before
+        logits = self._predict(hidden)
+        for row, found in zip(rows, logits, strict=True):
+            self.lengths[row] = self.lengths[row] if isinstance(found, NumericalError) else after[row]
+        self._forget_after(logits)
         return logits
 
-    def step(self, ids: Ids) -> Floats:
-        hidden = self._decode(self.embed.run({self._ids_name: ids[:, None]})["embeds"])
-        logits = self._logits(hidden, self.lengths[: len(ids)] > 0)
-        self.lengths += self.lengths > 0
+    def fill(self, embeds: Sequence[Embeds], rows: Sequence[int]) -> Embeds:
+        counts = self.check_prefill(embeds, rows)
+        if counts.max() == 1 and self.lengths[list(rows)].all():
+            hidden = self._step(np.stack(embeds), list(rows))
+        else:
+            hidden = np.empty((len(rows), embeds[0].shape[-1]), self._dtype)
+            with self._device.lock:
+                self._fit(int((self.lengths[list(rows)] + counts).max()))
+                for group in self._groups(rows):
+                    hidden[group] = self._fill([embeds[index] for index in group], rows[group[0]], counts[group])
+        self.lengths[list(rows)] += counts
+        return hidden
+
+    def step(self, ids: Ids, rows: Sequence[int] | None = None) -> list[RowLogits]:
+        chosen = self.check_step(ids, rows)
+        logits = self._predict(self._step(self.embed.run({f"{self._modality}_ids": ids[:, None]})["embeds"], chosen))
+        self.lengths[chosen] += [not isinstance(found, NumericalError) for found in logits]
+        self._forget_after(logits)
         return logits
 
-    def extend(self, embeds: Sequence[Embeds], slot: int = 0) -> Embeds:
-        hidden, counts = self._fill(embeds, slot)
-        self.lengths[slot : slot + len(embeds)] += counts
-        return hidden
-
-    def advance(self, embeds: Embeds) -> Embeds:
-        hidden = self._decode(embeds)
-        self.lengths += self.lengths > 0
-        return hidden
-
-    def draw(
-        self,
-        logits: Floats,
-        limit: int,
-        sampler: Sampler,
-        noise: Noise,
-        cfg_weight: float | None = None,
-        image_weight: float | None = None,
-    ) -> Iterator[Ids]:
-        assert image_weight is None, "draws on a device are of pairs; Janus.generate refuses others"
-        loop, start, busy = self._loop, self.lengths.copy(), (self.lengths > 0).astype(np.int32)
-        assert loop.guided == (cfg_weight is not None), "pictures are drawn under guidance, text is not"
-        assert start.max() + limit - 1 <= self.max_length, f"{limit} draws after {start.max()} tokens in a cache of {self.max_length}"
+    def _step(self, embeds: Embeds, rows: list[int]) -> Embeds:
+        """One token [k, 1, D] for each of these rows, whose lengths stay -> hidden [k, D]. All rows of the loop run."""
+        padded = np.zeros(self._loop.embeds.shape, self._dtype)
+        padded[rows] = embeds
+        active = np.zeros(self._loop.rows, np.int32)
+        active[rows] = 1
         with self._device.lock:
-            self._load(start)
-            loop.set(logits, noise.seeds, sampler, cfg_weight)
+            self._fit(int(self.lengths.max()) + 1)
+            self._load(self.lengths, active)
+            self._device.upload(padded, self._loop.embeds)
+            self._loop.decode(self._cache)
+            return self._device.download(self._loop.hidden)[rows]
+
+    def draw(self, logits: Floats, limit: int, sampler: Sampler, noise: Noise, guidance: Guidance) -> Iterator[Ids]:
+        self.check_open()
+        loop, start, busy = self._loop, self._built_lengths(), (self._built_lengths() > 0).astype(np.int32)
+        each = 2 if loop.guided else 1
+        if guidance.rows != each:
+            raise ValueError(f"got {guidance.rows} rows a draw; {self._modality} draws on a device take {each}")
+        if start.max() + limit - 1 > self.max_length:
+            raise ValueError(f"got {limit} draws after {start.max()} tokens; expected {self.max_length} tokens at most")
+        with self._device.lock:
+            self._load(start, busy)
+            loop.set(logits, noise.seeds, sampler, guidance.cfg_weight if isinstance(guidance, Pairs) else 0.0)
         queued: deque[Event] = deque()
         began, ahead = time.perf_counter(), _AHEAD_STEPS[0]
         for step in range(limit):
             while len(queued) < min(ahead, limit - step):
                 queued.append(self._queue(start + busy * (step + len(queued)), last=step + len(queued) == limit - 1))
             queued.popleft().wait()
-            each = (time.perf_counter() - began) / (step + 1)
-            ahead = int(np.clip(math.ceil(_AHEAD_SECONDS / each), *_AHEAD_STEPS))
-            # The number of the first draw whose logits were none, from 1; later ones may never be asked for.
-            if 0 < loop.host_bad[0] <= step + 1:
+            seconds = (time.perf_counter() - began) / (step + 1)
+            ahead = int(np.clip(math.ceil(_AHEAD_SECONDS / seconds), *_AHEAD_STEPS))
+            # The number of the first draw whose logits were NaN or Inf, from 1; later ones may never be asked for.
+            if ((loop.host_bad > 0) & (loop.host_bad <= step + 1)).any():
                 self._forget()
-                check_finite(self.head.name, np.array([np.nan]), f" after {self.lengths.max()} tokens")
+                raise numerical_error(self.head.name, f" after {self.lengths.max()} tokens")
             if step:
-                self.lengths += busy
-            yield loop.host_log[step].copy()
+                self.lengths += busy[: self.rows]
+            yield loop.host_log[step, : len(noise.seeds)].copy()
 
-    def replicate(self, source: int, target: int) -> None:
+    def copy(self, source: int, target: int) -> None:
+        self.check_row(source)
+        self.check_row(target)
         with self._device.lock:
-            self._cache.replicate(source, target)
+            self._cache.copy(source, target)
         self.lengths[target] = self.lengths[source]
 
-    def truncate(self, slot: int, length: int = 0) -> None:
-        self.lengths[slot] = length
+    def truncate(self, row: int, length: int = 0) -> None:
+        self.check_row(row)
+        if not 0 <= length <= self.lengths[row]:
+            raise ValueError(f"row {row} holds {self.lengths[row]} tokens; expected to keep 0 to as many, got {length}")
+        self.lengths[row] = length
+
+    def close(self) -> None:
+        """Gives the loop back, for the next session; the pool frees its memory when another needs it."""
+        if not self._closed:
+            super().close()
+            with self._device.lock:
+                self._pool.release(self._loop)
+
+    def __enter__(self) -> "DeviceSession":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _built_lengths(self) -> Ids:
+        """Of all rows of the loop, idle ones included."""
+        lengths = np.zeros(self._loop.rows, np.int32)
+        lengths[: self.rows] = self.lengths
+        return lengths
 
     def _queue(self, lengths: Ids, last: bool) -> Event:
-        """Queues the draw that follows `lengths` [R] and, but for the last, the step over what it drew."""
+        """Queues the draw that follows `lengths` and, but for the last, the step over what it drew."""
         with self._device.lock:
             if last:
                 self._loop.draw()
@@ -139,59 +176,55 @@ class DeviceSession:
                 self._loop.step(self._cache.length)
             return self._device.event()
 
-    def _fill(self, embeds: Sequence[Embeds], slot: int) -> tuple[Embeds, Ids]:
-        """Pads the sequences on the right and runs them piece by piece -> hidden [k, D] and how many tokens each has [k]."""
-        counts = np.array([len(row) for row in embeds], np.int32)
-        rows = slice(slot, slot + len(embeds))
+    def _groups(self, rows: Sequence[int]) -> list[list[int]]:
+        """Places in `rows` that one call fills: neighbours in order, and filled ones alone where the graph must have them so."""
+        groups: list[list[int]] = []
+        for index, row in enumerate(rows):
+            alone = not self._ragged_append and (self.lengths[row] > 0 or (index > 0 and self.lengths[rows[index - 1]] > 0))
+            if groups and rows[index - 1] == row - 1 and not alone:
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+        return groups
+
+    def _fill(self, embeds: Sequence[Embeds], row: int, counts: Ids) -> Embeds:
+        """Prompts into the rows from `row` on, padded on the right, chunk by chunk -> hidden [k, D] of each one's last token."""
+        rows = slice(row, row + len(embeds))
         lengths = self.lengths[rows].copy()
-        assert len(embeds) == 1 or not lengths.any(), "only a single row can continue a filled slot"
-        after = int((lengths + counts).max())
-        assert after <= self.max_length, f"{after} tokens in a cache of {self.max_length}"
         padded = np.zeros((len(embeds), counts.max(), embeds[0].shape[-1]), self._dtype)
-        for index, row in enumerate(embeds):
-            padded[index, : len(row)] = row
+        for index, each in enumerate(embeds):
+            padded[index, : len(each)] = each
         hidden = np.empty((len(embeds), padded.shape[2]), self._dtype)
-        with self._device.lock:
-            self._fit(after)
-            piece = padded.shape[1] if self._cache.one_call else self._steps.piece
-            for begin in range(0, padded.shape[1], piece):
-                taken = np.clip(counts - begin, 0, piece).astype(np.int32)
-                got = self._run(padded[:, begin : begin + piece], rows, lengths + np.minimum(counts, begin), taken)
-                # A row that ended in an earlier piece has its answer.
-                hidden[taken > 0] = got[taken > 0]
-        return hidden, counts
+        chunk = padded.shape[1] if not self._ragged_append and len(embeds) > 1 else self._limits.chunk
+        for begin in range(0, padded.shape[1], chunk):
+            taken = np.clip(counts - begin, 0, chunk).astype(np.int32)
+            got = self._run(padded[:, begin : begin + chunk], rows, lengths + np.minimum(counts, begin), taken)
+            # A row that ended in an earlier chunk has its answer.
+            hidden[taken > 0] = got[taken > 0]
+        return hidden
 
     def _run(self, embeds: Embeds, rows: slice, lengths: Ids, counts: Ids) -> Embeds:
-        """embeds [k, S, D], of which counts [k] are real, into rows that hold lengths [k] -> hidden [k, D] of the last real one."""
+        """embeds [k, S, D], of which counts [k] are real, into rows that hold lengths [k] -> hidden [k, D] of the last real ones."""
         count, tokens, width = embeds.shape
-        last_row = np.arange(count, dtype=np.int32) * np.int32(tokens) + np.maximum(counts, 1) - 1
-        own = {"embeds": uploaded(self._device, embeds), "last_row": uploaded(self._device, last_row.astype(np.int32))}
+        places = np.arange(count, dtype=np.int32) * np.int32(tokens) + np.maximum(counts, 1) - 1
+        own = {"embeds": upload_new(self._device, embeds), "places": upload_new(self._device, places.astype(np.int32))}
         hidden = self._device.empty((count, width), self._dtype.name)
-        piece = self._cache.piece(rows, lengths, counts, tokens)
-        self.language_model.enqueue({**own, "hidden": hidden, **piece.tensors})
-        self._cache.store(piece, rows, lengths, counts)
+        chunk = self._cache.chunk(rows, lengths, counts, tokens)
+        self.language_model.enqueue({**own, "hidden": hidden, **chunk.tensors})
+        self._cache.store(chunk, rows, lengths, counts)
         return self._device.download(hidden)
 
-    def _decode(self, embeds: Embeds) -> Embeds:
-        """One token for every row [R, 1, D] -> hidden [R, D]."""
-        padded = np.zeros(self._loop.embeds.shape, self._dtype)
-        padded[: len(embeds)] = embeds
-        with self._device.lock:
-            self._fit(int(self.lengths.max()) + 1)
-            self._load(self.lengths)
-            self._device.upload(padded, self._loop.embeds)
-            self._loop.decode(self._cache)
-            return self._device.download(self._loop.hidden)[: len(embeds)]
-
-    def _load(self, lengths: Ids) -> None:
-        """Tells the device how long every row is, and which are in use."""
-        self._device.upload((lengths > 0).astype(np.int32), self._loop.active)
-        self._cache.load(lengths)
+    def _load(self, lengths: Ids, active: Ids) -> None:
+        """Tells the device how long every row is, and which take part."""
+        built = np.zeros(self._loop.rows, np.int32)
+        built[: len(lengths)] = lengths
+        self._device.upload(active, self._loop.active)
+        self._cache.load(built)
 
     def _fit(self, needed: int) -> None:
         """Moves to a cache that holds `needed` tokens, by way of those between; an empty session starts there."""
         lengths = self._loop.lengths
-        target = fitting(lengths, needed)
+        target = smallest_holding(lengths, needed)
         assert target is not None, f"{needed} tokens in a cache of {lengths[-1]}"
         if not self.lengths.any():
             self._length = target
@@ -200,18 +233,17 @@ class DeviceSession:
             self._loop.cache(longer).grow(self._cache)
             self._length = longer
 
-    def _logits(self, hidden: Embeds, used: NDArray[np.bool_]) -> Floats:
-        """As `Session._logits`."""
-        logits: Floats = self.head.run({"hidden": hidden})["logits"]
-        try:
-            for engine, values in ((self.language_model, hidden), (self.head, logits)):
-                check_finite(engine.name, values[used], f" after {self.lengths.max()} tokens")
-        except NumericalError:
+    def _predict(self, hidden: Embeds) -> list[RowLogits]:
+        """Hidden states [k, D] -> logits of each row."""
+        logits = self.head.run({"hidden": hidden})["logits"]
+        when = f" after {self.lengths.max()} tokens"
+        return split_rows(logits, (self.language_model.name, hidden), (self.head.name, logits), when=when)
+
+    def _forget_after(self, logits: Sequence[RowLogits]) -> None:
+        if any(isinstance(row, NumericalError) for row in logits):
             self._forget()
-            raise
-        return logits
 
     def _forget(self) -> None:
-        """Zeros where nothing is held: there, keys and values that are no numbers would spoil what comes after them."""
+        """Zeros where nothing is held: there, keys and values of NaN would spoil what comes after them."""
         with self._device.lock:
-            self._cache.forget(self.lengths)
+            self._cache.forget(self._built_lengths())

@@ -1,4 +1,4 @@
-"""What a backend is: it opens graphs as engines and owns the memory that engines read and write."""
+"""Engine, Binding, Backend: what opens graphs and runs them. Backends implement these; nothing here knows one of them."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..bundle.manifest import Graph, TensorSpec
+from ..bundle.interface import Flavour, TensorSpec
+from ..bundle.manifest import Graph
 from ..errors import BackendError, NumericalError
 
 if TYPE_CHECKING:
-    from .device_session import DeviceSession
-    from .engines import Engines
-    from .host_session import Session
+    from .device import DecoderLimits
 
 Array = NDArray[Any]
-Kind = Literal["text", "image"]
+Modality = Literal["text", "image"]
+"""What kind of ids a row of the decoder takes and predicts."""
 
 
 class Engine(Protocol):
@@ -51,21 +51,12 @@ class Binding(Protocol):
 class Backend(Protocol):
     name: str
     description: str
-    flavour: str
-    """Which entry `language_model.<flavour>` of a bundle this backend runs."""
+    flavour: Flavour
+    """Which `language_model` of a bundle this backend runs."""
+    limits: "DecoderLimits | None"
+    """Of a decoder whose steps are work of a device; None where they run in the host's memory."""
 
     def load(self, bundle: Bundle, graph: str) -> Engine: ...
-
-    def session_graphs(self, kind: Kind) -> tuple[str, ...]:
-        """The graphs beside the language model that a session needs from the start."""
-
-    def session(self, engines: "Engines", kind: Kind, rows: int, max_length: int, grows: bool) -> "Session | DeviceSession":
-        """A fresh session that embeds and predicts text ids or image ids, of `rows` or more; its `max_length` may be less.
-
-        `grows`: its length is not known before, so memory should follow what it holds.
-
-        Raises BackendError where there is no room for it.
-        """
 
     def advice(self, bundle: Bundle) -> str | None:
         """One line for the user if this bundle runs badly here, with the export that would run well."""
@@ -77,9 +68,13 @@ class Backend(Protocol):
 def check_finite(engine: str, values: Array, when: str = "") -> None:
     """Raises NumericalError if one of `values`, which `engine` gave, is NaN or Inf."""
     if not np.isfinite(values).all():
-        raise NumericalError(
-            f"{engine} gave NaN or Inf{when}; the weights overflow this precision or are damaged: run 'janus-rt verify', or export in fp32"
-        )
+        raise numerical_error(engine, when)
+
+
+def numerical_error(engine: str, when: str = "") -> NumericalError:
+    return NumericalError(
+        f"{engine} gave NaN or Inf{when}; the weights overflow this precision or are damaged: run 'janus-rt verify', or export in fp32"
+    )
 
 
 def check_names(engine: str, kind: str, got: Collection[str], expected: Collection[str], some: bool = False) -> None:

@@ -3,18 +3,27 @@
 import os
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
+from ..bundle.interface import GraphKind, graph_name
 from ..bundle.manifest import Manifest
 from ..errors import JanusError
 from ..prompt import Ids
-from .device_session import DeviceSession
-from .engine import Backend, Engine, Kind, check_finite
-from .host_session import Session
+from ..sampling.sampler import Floats
+from .engine import Backend, Engine, Modality, check_finite
+
+if TYPE_CHECKING:
+    from .device_loop import LoopPool
+
+# By modality: the graph that embeds ids, the one that predicts them, and the one that draws them on a device.
+ENDS: dict[Modality, tuple[GraphKind, GraphKind, GraphKind]] = {
+    "text": ("text_embed", "text_head", "text_draw"),
+    "image": ("image_embed", "image_head", "image_draw"),
+}
 
 
 class Engines:
@@ -24,6 +33,8 @@ class Engines:
         self.bundle = bundle
         self.backend = backend
         self._open: dict[str, Engine] = {}
+        self._opening: dict[str, threading.Lock] = {}
+        self._loops: LoopPool | None = None
         self._closed = False
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -36,16 +47,30 @@ class Engines:
         if self._is_forked:
             raise JanusError("this model was loaded before the process was forked; load it in the process that uses it")
         with self._lock:
-            if self._closed:
-                raise JanusError("this model is closed; load it again")
-            if name not in self._open:
-                self._open[name] = self.backend.load(self.bundle, name)
-            return self._open[name]
+            self._check_open()
+            if name in self._open:
+                return self._open[name]
+            opening = self._opening.setdefault(name, threading.Lock())
+        # A graph takes seconds to load; requests that need others go on.
+        with opening:
+            if name in self._open:
+                return self._open[name]
+            engine = self.backend.load(self.bundle, name)
+            with self._lock:
+                if self._closed:
+                    engine.close()
+                self._check_open()
+                self._open[name] = engine
+            return engine
 
     @property
     def _is_forked(self) -> bool:
         """A fork copies the memory of a backend but not its threads: whatever waits for them, or for our lock, never ends."""
         return os.getpid() != self._pid
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise JanusError("this model is closed; load it again")
 
     @property
     def language_model(self) -> Engine:
@@ -53,11 +78,12 @@ class Engines:
 
     @property
     def _language_model(self) -> str:
-        return f"language_model.{self.backend.flavour}"
+        return graph_name("language_model", self.backend.flavour)
 
-    def prepare(self, kind: Kind, *names: str) -> float:
-        """Opens what a session of this kind needs, and these graphs, now -> ms it took; next to nothing where they are open."""
-        return self.open(*self.backend.session_graphs(kind), *names, self._language_model)
+    def prepare(self, modality: Modality, *names: str) -> float:
+        """Opens what a session of this modality needs, and these graphs, now -> ms it took; next to nothing where they are open."""
+        embed, head, draw = ENDS[modality]
+        return self.open(embed, head, *([draw] if self.backend.limits else []), *names, self._language_model)
 
     def open(self, *names: str) -> float:
         """Opens these graphs now -> ms it took."""
@@ -66,17 +92,32 @@ class Engines:
             self[name]
         return (time.perf_counter() - start) * 1e3
 
-    def session(self, kind: Kind, rows: int, max_length: int, grows: bool = False) -> Session | DeviceSession:
-        """See `Backend.session`."""
-        return self.backend.session(self, kind, rows, max_length, grows)
+    def loops(self) -> "LoopPool":
+        """Those of a backend with a device."""
+        from .device_loop import LoopPool
+
+        with self._lock:
+            self._check_open()
+            self._loops = self._loops or LoopPool()
+            return self._loops
+
+    def embed_ids(self, modality: Modality, ids: Ids) -> NDArray[Any]:
+        """Ids [R, T] of a modality -> embeddings [R, T, D]."""
+        embeds: NDArray[Any] = self[ENDS[modality][0]].run({f"{modality}_ids": ids})["embeds"]
+        return embeds
+
+    def predict(self, modality: Modality, hidden: NDArray[Any]) -> tuple[Floats, str]:
+        """Hidden states [k, D] -> logits [k, V] of the next id of a modality, and the name of the graph that gave them."""
+        head = self[ENDS[modality][1]]
+        return head.run({"hidden": hidden})["logits"], head.name
 
     def embed_text(self, ids: Ids) -> NDArray[Any]:
         """Text ids [T] -> embeddings [T, D]."""
-        rows: NDArray[Any] = self["text_embed"].run({"text_ids": ids[None]})["embeds"][0]
+        rows: NDArray[Any] = self.embed_ids("text", ids[None])[0]
         return rows
 
     def encode_image(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
-        """Pixels [3, size, size] -> features [tokens, D]. Raises NumericalError if one is no number: an int8 cache would hide it."""
+        """Pixels [3, size, size] -> features [tokens, D]. Raises NumericalError if one is NaN or Inf: an int8 cache would hide it."""
         features: NDArray[Any] = self["vision_encoder"].run({"pixels": pixels[None]})["embeds"][0]
         check_finite("vision_encoder", features)
         return features
@@ -87,13 +128,13 @@ class Engines:
             return
         with self._lock:
             self._closed = True
-            closing: list[Backend | Engine] = [self.backend, *self._open.values()]
-            errors = []
-            for each in closing:
-                try:
-                    each.close()
-                except Exception as error:
-                    errors.append(error)
+            closing: list[Any] = [*([self._loops] if self._loops else []), self.backend, *self._open.values()]
             self._open.clear()
-            if errors:
-                raise errors[0]
+        errors = []
+        for each in closing:
+            try:
+                each.close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]

@@ -1,200 +1,247 @@
-"""Session: row slots over one KV cache, and the loop that draws.
+"""HostSession: a session whose cache is NumPy's and whose decoder runs on the host. See `Session` for the contract.
 
-The only owner of the cache and of each row's length. Letters: R rows, k rows of one prefill, S new
-tokens, M longest length, D hidden size, V ids, n drawn ids a step (R with no guidance, else R / 2).
+Letters: R rows, L filled rows, k rows of one call, S new tokens, P places of the cache, D hidden size, V ids.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from types import TracebackType
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..bundle.manifest import LanguageModel
+from ..errors import NumericalError
+from ..sampling.guidance import Guidance
 from ..sampling.noise import Noise
-from ..sampling.sampler import Floats, Ids, Sampler, guide, guide_from_image
-from .engine import Binding, Engine, HostEngine, check_finite
+from ..sampling.sampler import Floats, Ids, Sampler
+from .engine import Array, Binding, HostEngine, Modality
+from .engines import Engines
+from .session import Embeds, RowLogits, RowTable, split_rows, stack_rows
 
-Embeds = NDArray[Any]
-
-# Tokens that a lone prompt is prefilled by at a time over an int8 cache, where attention computes a whole piece against all of
-# its keys, those to come included: 616 tokens take 7 % less than in one piece (bench/NOTES.md, 8).
-_PIECE = 256
+# Tokens of a prompt that one call takes over an int8 cache, where attention computes a whole chunk against all of its keys, those to come
+# included: 616 tokens take 7 % less than in one call (bench/NOTES.md, 8).
+_CHUNK = 256
 
 
-class Session:
-    """Keys and values of `rows` sequences, each with a length of its own.
+class HostSession(RowTable):
+    """The cache is [R, heads, P, head size] a layer and part, bound as input and output of every call: a call never copies it.
 
-    A slot is free (length 0) or holds a sequence. Slots can be filled and freed while others go on:
-    a step runs all rows, and what it computes for a free one is dropped. The cache, [R, heads, capacity, head size]
-    a layer, is bound as input and output of every call: a call never copies it. Its `capacity` is `max_length` from the
-    start, or, if it `grows`, what the longest row holds and half as much again.
+    Filled rows lie packed in its first L slots, so that free ones cost nothing. `capacity` P is `max_length` from the start, or, if the
+    session `grows`, what the longest row holds and half as much again.
     """
 
-    def __init__(
-        self, language_model: HostEngine, embed: Engine, head: Engine, sizes: LanguageModel, rows: int, max_length: int, grows: bool = False
-    ) -> None:
+    def __init__(self, engines: Engines, rows: int, max_length: int, grows: bool = False) -> None:
+        super().__init__(rows, max_length)
+        self._engines = engines
+        language_model = cast(HostEngine, engines.language_model)
+        assert language_model.spec.cache is not None
         self.language_model = language_model
-        self.embed = embed
-        self.head = head
-        self.max_length = max_length
-        self.lengths = np.zeros(rows, np.int32)
-        self._cache_dtype = np.dtype(language_model.spec.inputs["past_key_0"].dtype)
-        empty = np.zeros((rows, sizes.num_heads, 0, sizes.head_size), self._cache_dtype)
-        self._cache = {f"{part}_{layer}": empty for layer in range(sizes.num_layers) for part in ("key", "value")}
-        # Steps run all rows over all of the cache; tied once, its many tensors cost no time in a step.
-        self._all_rows: Binding | None = None
+        self._names = language_model.spec.cache
+        self._cache_dtype = np.dtype(self._names.dtype)
+        self._dtype = np.dtype(language_model.spec.inputs["embeds"].dtype)
+        sizes = engines.manifest.language_model
+        self._cache = [np.zeros((rows, sizes.num_heads, 0, sizes.head_size), self._cache_dtype) for _ in self._names.inputs]
+        self._chunk = _CHUNK if self._cache_dtype == np.int8 else max_length
+        # The row in each slot, and the other way round.
+        self._rows: list[int] = []
+        self._slots: dict[int, int] = {}
+        # Decoders bound to the slots of a call. A binding takes the addresses of many tensors, so those of steps are kept.
+        self._bindings: dict[int, Binding] = {}
         if not grows:
             self._allocate(max_length)
-        self._piece = _PIECE if self._cache_dtype == np.int8 else max_length
-        self._dtype = np.dtype(language_model.spec.inputs["embeds"].dtype)
-        self._ids_name = next(iter(embed.spec.inputs))
-
-    @property
-    def rows(self) -> int:
-        return len(self.lengths)
 
     @property
     def capacity(self) -> int:
         """Tokens a row that the cache has room for now."""
-        return int(self._cache["key_0"].shape[2])
+        return int(self._cache[0].shape[2])
 
-    def prefill(self, embeds: Sequence[Embeds], slot: int = 0) -> Floats:
-        """Sequences of embeddings [T, D] into slots `slot`, `slot` + 1, … -> logits [k, V] after each one's last token.
-
-        Several may differ in length and must go into free slots; a single one may continue its slot.
-        """
-        hidden, counts = self._fill(embeds, slot)
-        logits = self._logits(hidden, np.ones(len(embeds), bool))
-        self.lengths[slot : slot + len(embeds)] += counts
+    def prefill(self, embeds: Sequence[Embeds], rows: Sequence[int], modality: Modality) -> list[RowLogits]:
+        self.check_prefill(embeds, rows)
+        before = self.lengths[list(rows)]
+        hidden = self.fill(embeds, rows)
+        with self._undone_on_error(rows, before):
+            logits = self._predict(hidden, [modality] * len(rows))
+        for row, held, found in zip(rows, before, logits, strict=True):
+            self.modalities[row] = modality
+            if isinstance(found, NumericalError):
+                self._set_length(row, int(held))
         return logits
 
-    def step(self, ids: Ids) -> Floats:
-        """One id for every row [R], free rows too (theirs does not matter) -> logits [R, V].
+    def fill(self, embeds: Sequence[Embeds], rows: Sequence[int]) -> Embeds:
+        counts = self.check_prefill(embeds, rows)
+        before = self.lengths[list(rows)]
+        self._make_room(int((before + counts).max()))
+        # ONNX Runtime's operator takes several rows of several tokens only over an empty cache.
+        together = len(rows) > 1 and (not before.any() or (before.all() and counts.max() == 1))
+        with self._undone_on_error(rows, before):
+            if together:
+                return self._fill_together(embeds, rows, counts)
+            return np.concatenate([self._fill_one(row, each) for row, each in zip(rows, embeds, strict=True)])
 
-        A step that fails leaves every length as it was, so that it can be tried again.
-        """
-        embeds = self.embed.run({self._ids_name: ids[:, None]})["embeds"]
-        busy = self.lengths > 0
-        logits = self._logits(self._run(embeds, np.ones(self.rows, np.int32), 0), busy)
-        self.lengths += busy
+    def step(self, ids: Ids, rows: Sequence[int] | None = None) -> list[RowLogits]:
+        chosen = self.check_step(ids, rows)
+        modalities = [self.modalities[row] for row in chosen]
+        self._make_room(int(self.lengths[chosen].max()) + 1)
+        logits = self._predict(self._step(self._embed(ids, modalities), chosen), modalities)
+        self.lengths[chosen] += [not isinstance(found, NumericalError) for found in logits]
         return logits
 
-    def draw(
-        self,
-        logits: Floats,
-        limit: int,
-        sampler: Sampler,
-        noise: Noise,
-        cfg_weight: float | None = None,
-        image_weight: float | None = None,
-    ) -> Iterator[Ids]:
-        """Yields the ids [n] of `limit` steps: draws, feeds them back, draws again.
-
-        With `cfg_weight`, rows are pairs made by `sampling.pair` and both get the drawn id; with `image_weight` too, they come in
-        threes, see `sampling.guide_from_image`. The last ids that were yielded are not in the cache until the next are asked for.
-        """
+    def draw(self, logits: Floats, limit: int, sampler: Sampler, noise: Noise, guidance: Guidance) -> Iterator[Ids]:
         for step in range(limit):
-            if cfg_weight is None:
-                scores = logits
-            elif image_weight is None:
-                scores = guide(logits, cfg_weight)
-            else:
-                scores = guide_from_image(logits, cfg_weight, image_weight)
-            ids = sampler(scores, None if sampler.greedy else noise(step))
+            ids = sampler(guidance.mix(logits), None if sampler.greedy else noise(step))
             yield ids
             if step < limit - 1:
-                logits = self.step(ids.repeat(len(logits) // len(ids)))
+                logits = stack_rows(self.step(ids.repeat(guidance.rows)))
 
-    def replicate(self, source: int, target: int) -> None:
-        """Makes slot `target` a copy of slot `source`, cache and length."""
-        length = self.lengths[source]
-        for tensor in self._cache.values():
-            tensor[target, :, :length] = tensor[source, :, :length]
-        self.lengths[target] = length
+    def copy(self, source: int, target: int) -> None:
+        self.check_row(source)
+        self.check_row(target)
+        length = int(self.lengths[source])
+        self._set_length(target, length)
+        if length:
+            self._copy_slot(self._slots[source], self._slots[target], length)
+        self.modalities[target] = self.modalities[source]
 
-    def truncate(self, slot: int, length: int = 0) -> None:
-        """Forgets what `slot` holds beyond `length`; at 0 the slot is free."""
-        self.lengths[slot] = length
+    def truncate(self, row: int, length: int = 0) -> None:
+        self.check_row(row)
+        if not 0 <= length <= self.lengths[row]:
+            raise ValueError(f"row {row} holds {self.lengths[row]} tokens; expected to keep 0 to as many, got {length}")
+        self._set_length(row, length)
 
-    def extend(self, embeds: Sequence[Embeds], slot: int = 0) -> Embeds:
-        """`prefill` without the head: -> hidden [k, D]."""
-        hidden, counts = self._fill(embeds, slot)
-        self.lengths[slot : slot + len(embeds)] += counts
-        return hidden
+    def close(self) -> None:
+        super().close()
+        self._bindings.clear()
+        self._cache = []
+        self._rows, self._slots = [], {}
 
-    def advance(self, embeds: Embeds) -> Embeds:
-        """`step` without embedding and head: [R, 1, D] -> hidden [R, D]."""
-        hidden = self._run(embeds, np.ones(self.rows, np.int32), 0)
-        self.lengths += self.lengths > 0
-        return hidden
+    def __enter__(self) -> "HostSession":
+        return self
 
-    def _fill(self, embeds: Sequence[Embeds], slot: int) -> tuple[Embeds, Ids]:
-        """Pads the sequences on the right and runs them -> hidden [k, D] and how many tokens each has [k]."""
-        counts = np.array([len(row) for row in embeds], np.int32)
-        if len(embeds) == 1:
-            return self._fill_one(embeds[0], slot), counts
-        assert not self.lengths[slot : slot + len(embeds)].any(), "only a single row can continue a filled slot"
-        padded = np.zeros((len(embeds), counts.max(), embeds[0].shape[-1]), self._dtype)
-        for index, row in enumerate(embeds):
-            padded[index, : len(row)] = row
-        return self._run(padded, counts, slot), counts
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
-    def _fill_one(self, row: Embeds, slot: int) -> Embeds:
-        """A sequence [T, D], piece by piece -> hidden [1, D] of its last token. Lengths stay: a piece that fails undoes all."""
-        before = self.lengths[slot]
-        self._make_room(int(before) + len(row))
+    def _embed(self, ids: Ids, modalities: Sequence[Modality]) -> Embeds:
+        """Ids [k] -> [k, 1, D], each by its own table."""
+        found = [(self._engines.embed_ids(modality, ids[places][:, None]), places) for modality, places in _by_modality(modalities)]
+        if len(found) == 1:
+            return found[0][0]
+        embeds = np.empty((len(ids), *found[0][0].shape[1:]), self._dtype)
+        for values, places in found:
+            embeds[places] = values
+        return embeds
+
+    def _predict(self, hidden: Embeds, modalities: Sequence[Modality]) -> list[RowLogits]:
+        """Hidden states [k, D] -> logits of each row, by its own head."""
+        rows: list[RowLogits] = [None] * len(hidden)  # type: ignore[list-item]
+        when = f" after {self.lengths.max()} tokens"
+        for modality, places in _by_modality(modalities):
+            own = hidden if len(places) == len(hidden) else hidden[places]
+            logits, head = self._engines.predict(modality, own)
+            for place, found in zip(places, split_rows(logits, (self.language_model.name, own), (head, logits), when=when), strict=True):
+                rows[place] = found
+        return rows
+
+    @contextmanager
+    def _undone_on_error(self, rows: Sequence[int], lengths: Ids) -> Iterator[None]:
         try:
-            for start in range(0, len(row), self._piece):
-                piece = row[None, start : start + self._piece].astype(self._dtype, copy=False)
-                hidden = self._run(piece, np.array([piece.shape[1]], np.int32), slot)
-                self.lengths[slot] += piece.shape[1]
-        finally:
-            self.lengths[slot] = before
+            yield
+        except BaseException:
+            for row, length in zip(rows, lengths, strict=True):
+                self._set_length(row, int(length))
+            raise
+
+    def _fill_together(self, embeds: Sequence[Embeds], rows: Sequence[int], counts: Ids) -> Embeds:
+        """Rows that are all free, or all take one token, in one call -> hidden [k, D]."""
+        if self.lengths[rows[0]]:
+            hidden = self._step(np.stack(embeds).astype(self._dtype, copy=False), rows)
+            self.lengths[list(rows)] += 1
+            return hidden
+        padded = np.zeros((len(embeds), counts.max(), embeds[0].shape[-1]), self._dtype)
+        for index, each in enumerate(embeds):
+            padded[index, : len(each)] = each
+        first = len(self._rows)
+        for row, count in zip(rows, counts, strict=True):
+            self._set_length(row, count)
+        return self._bound(first, len(rows)).run(_inputs(padded, np.zeros(len(rows), np.int32), counts))["hidden"]
+
+    def _fill_one(self, row: int, embeds: Embeds) -> Embeds:
+        """A sequence [T, D] after what the row holds, chunk by chunk -> hidden [1, D] of its last token."""
+        for start in range(0, len(embeds), self._chunk):
+            chunk = embeds[None, start : start + self._chunk].astype(self._dtype, copy=False)
+            before, count = self.lengths[[row]], np.array([chunk.shape[1]], np.int32)
+            self._set_length(row, int(before[0] + count[0]))
+            hidden = self._bound(self._slots[row], 1).run(_inputs(chunk, before, count))["hidden"]
         return hidden
 
-    def _run(self, embeds: Embeds, counts: Ids, slot: int) -> Embeds:
-        """embeds [k, S, D], of which the first `counts` [k] tokens of each row are real -> hidden [k, D] of the last real one."""
-        rows, tokens, _ = embeds.shape
-        slots = slice(slot, slot + rows)
-        lengths = self.lengths[slots] + counts
-        self._make_room(int(lengths.max()))
-        tied = self._all_rows if self._all_rows and rows == self.rows else self._tie(slots)
-        inputs = {
-            "embeds": embeds,
-            "last_row": np.arange(rows, dtype=np.int32) * np.int32(tokens) + counts - 1,
-            "seqlens_k": lengths - 1,
-            "total_sequence_length": np.array(lengths.max(), np.int32),
-        }
-        return tied.run(inputs)["hidden"]
+    def _step(self, embeds: Embeds, rows: Sequence[int]) -> Embeds:
+        """One token [k, 1, D] for each of these rows, whose lengths stay -> hidden [k, D]. Neighbouring slots share a call."""
+        slots = np.array([self._slots[row] for row in rows])
+        order = slots.argsort()
+        hidden = np.empty((len(rows), embeds.shape[-1]), self._dtype)
+        for places in np.split(order, np.flatnonzero(np.diff(slots[order]) > 1) + 1):
+            before = self.lengths[[rows[place] for place in places]]
+            inputs = _inputs(embeds[places], before, np.ones(len(places), np.int32))
+            hidden[places] = self._bound(int(slots[places[0]]), len(places)).run(inputs)["hidden"]
+        return hidden
+
+    def _bound(self, slot: int, rows: int) -> Binding:
+        """The decoder over the cache of these slots, read and written in place."""
+        if slot == 0 and rows in self._bindings:
+            return self._bindings[rows]
+        cache = [tensor[slot : slot + rows] for tensor in self._cache]
+        binding = self.language_model.bind(
+            dict(zip(self._names.inputs, cache, strict=True)), dict(zip(self._names.outputs, cache, strict=True))
+        )
+        if slot == 0:
+            self._bindings[rows] = binding
+        return binding
+
+    def _set_length(self, row: int, length: int) -> None:
+        """Keeps filled rows in the first slots: a row that becomes filled takes the next one, a row that becomes free gives its slot to
+        the last."""
+        if length and row not in self._slots:
+            self._slots[row] = len(self._rows)
+            self._rows.append(row)
+        elif not length and row in self._slots:
+            slot, last = self._slots.pop(row), self._rows.pop()
+            if last != row:
+                self._copy_slot(len(self._rows), slot, int(self.lengths[last]))
+                self._rows[slot], self._slots[last] = last, slot
+        self.lengths[row] = length
+
+    def _copy_slot(self, source: int, target: int, length: int) -> None:
+        for tensor in self._cache:
+            tensor[target, :, :length] = tensor[source, :, :length]
 
     def _make_room(self, length: int) -> None:
         """Grows the cache where it is shorter than `length`."""
-        assert length <= self.max_length, f"{length} tokens in a cache of {self.max_length}"
         if length > self.capacity:
             self._allocate(min(length + length // 2, self.max_length))
 
     def _allocate(self, capacity: int) -> None:
         """Moves the cache to longer arrays, one tensor at a time. Out of memory, it stays as it was: raises MemoryError."""
-        rows, heads, _, head_size = self._cache["key_0"].shape
+        rows, heads, _, head_size = self._cache[0].shape
         # The system hands out zeroed pages when they are first written, so all of them together cost nothing yet.
-        longer = {name: np.zeros((rows, heads, capacity, head_size), self._cache_dtype) for name in self._cache}
-        self._all_rows = None  # It holds the old arrays.
-        held = self.lengths.max()
-        for name, tensor in longer.items():
-            tensor[:, :, :held] = self._cache[name][:, :, :held]
-            self._cache[name] = tensor
-        self._all_rows = self._tie(slice(0, rows))
+        longer = [np.zeros((rows, heads, capacity, head_size), self._cache_dtype) for _ in self._cache]
+        self._bindings.clear()  # They hold the old arrays.
+        filled, held = len(self._rows), int(self.lengths.max())
+        for index, tensor in enumerate(longer):
+            tensor[:filled, :, :held] = self._cache[index][:filled, :, :held]
+            self._cache[index] = tensor
 
-    def _tie(self, slots: slice) -> Binding:
-        """The decoder over the cache of these slots, read and written in place."""
-        cache = {name: tensor[slots] for name, tensor in self._cache.items()}
-        past, present = ({f"{when}_{name}": tensor for name, tensor in cache.items()} for when in ("past", "present"))
-        return self.language_model.bind(past, present)
 
-    def _logits(self, hidden: Embeds, used: NDArray[np.bool_]) -> Floats:
-        """hidden [k, D] -> logits [k, V]. NaN or Inf in a `used` row [k] is an error that names the graph it came from."""
-        logits: Floats = self.head.run({"hidden": hidden})["logits"]
-        for engine, values in ((self.language_model, hidden), (self.head, logits)):
-            check_finite(engine.name, values[used], f" after {self.lengths.max()} tokens")
-        return logits
+def _inputs(embeds: Embeds, before: Ids, counts: Ids) -> dict[str, Array]:
+    """Of a call of embeds [k, S, D], of which the first `counts` [k] tokens of each row are real, over caches that hold `before` [k]."""
+    rows, tokens, _ = embeds.shape
+    after = before + counts
+    return {
+        "embeds": embeds,
+        "places": np.arange(rows, dtype=np.int32) * np.int32(tokens) + counts - 1,
+        "seqlens_k": after - 1,
+        "total_sequence_length": np.array(after.max(), np.int32),
+    }
+
+
+def _by_modality(modalities: Sequence[Modality]) -> list[tuple[Modality, list[int]]]:
+    """Each modality that there is, and its places."""
+    return [(kind, [place for place, each in enumerate(modalities) if each == kind]) for kind in dict.fromkeys(modalities)]

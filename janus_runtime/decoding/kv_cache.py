@@ -6,23 +6,21 @@ needs nothing from the host. Letters: R rows, k rows of one call, S new tokens, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.interface import MASKED, Flavour
 from ..bundle.manifest import Graph
 from .device import Device, DeviceArray
 
 Ids = NDArray[np.int32]
 Tensors = dict[str, Any]
 
-# Rules a place out and leaves room for a score in fp16, whose largest is 65504.
-MASKED = -30000.0
-
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """The tensors of one call over several new tokens, and what it gives of the cache where the caller must write that."""
 
     tensors: Tensors
@@ -32,31 +30,30 @@ class Piece:
 class Cache:
     """Keys and values [tensors, R, H, P, d] in `memory`, and a step's tensors over them by the graph's names.
 
-    `load` sets every row's length; `piece` and `store` take new tokens in; `advance` follows a step.
+    `load` sets every row's length; `chunk` and `store` take new tokens in; `advance` follows a step.
     """
-
-    one_call: ClassVar[bool] = False
-    """Whether several rows must be filled in one call, whatever their length."""
 
     def __init__(self, device: Device, graph: Graph, memory: DeviceArray, rows: int, length: int) -> None:
         self.device = device
         self.length = length
-        self.names = [name.removeprefix("past_") for name in graph.inputs if name.startswith(("past_key_", "past_value_"))]
-        first = graph.inputs[f"past_{self.names[0]}"]
-        self.dtype = np.dtype(first.dtype)
-        self._heads, self._head_size = int(first.shape[1]), int(first.shape[3])
-        shape = (len(self.names), rows, self._heads, length, self._head_size)
+        assert graph.cache is not None
+        self.names = graph.cache
+        self.dtype = np.dtype(graph.cache.dtype)
+        _, heads, _, head_size = graph.inputs[graph.cache.inputs[0]].shape
+        self._heads, self._head_size = int(heads), int(head_size)
+        shape = (len(self.names.inputs), rows, self._heads, length, self._head_size)
         self.tensors: Any = memory.reshape(-1)[: int(np.prod(shape))].reshape(shape)
 
     @classmethod
     def count(cls, graph: Graph, rows: int, length: int) -> int:
         """Numbers in the cache's memory."""
-        shapes = [spec.shape for name, spec in graph.inputs.items() if name.startswith(("past_key_", "past_value_"))]
-        return len(shapes) * rows * int(shapes[0][1]) * length * int(shapes[0][3])
+        assert graph.cache is not None
+        _, heads, _, head_size = graph.inputs[graph.cache.inputs[0]].shape
+        return len(graph.cache.inputs) * rows * int(heads) * length * int(head_size)
 
-    def bound(self, prefix: str, tensors: DeviceArray, rows: slice) -> Tensors:
-        """[tensors, R, …] -> `<prefix>_<name>` [k, …] of these rows."""
-        return {f"{prefix}_{name}": tensors[index][rows] for index, name in enumerate(self.names)}
+    def bind(self, names: Sequence[str], tensors: DeviceArray, rows: slice) -> Tensors:
+        """[tensors, R, …] -> [k, …] of these rows under each of the names."""
+        return {name: tensors[index][rows] for index, name in enumerate(names)}
 
     def step(self) -> Tensors:
         """A step's tensors, always the same memory."""
@@ -66,22 +63,22 @@ class Cache:
         """The next step of row r writes place lengths[r]."""
         raise NotImplementedError
 
-    def piece(self, rows: slice, lengths: Ids, counts: Ids, tokens: int) -> Piece:
+    def chunk(self, rows: slice, lengths: Ids, counts: Ids, tokens: int) -> Chunk:
         """A call that takes S `tokens`, of which counts [k] are real, into rows that hold lengths [k]."""
         raise NotImplementedError
 
-    def store(self, piece: Piece, rows: slice, lengths: Ids, counts: Ids) -> None:
+    def store(self, chunk: Chunk, rows: slice, lengths: Ids, counts: Ids) -> None:
         """After that call: its tokens are in the cache."""
 
     def advance(self, active: DeviceArray) -> None:
         """After a step: active int32 [R] rows go on by a place."""
         raise NotImplementedError
 
-    def replicate(self, source: int, target: int) -> None:
+    def copy(self, source: int, target: int) -> None:
         """Row `target` becomes a copy of row `source`."""
         _, rows, *_ = self.tensors.shape
-        row = self.tensors.nbytes // len(self.names) // rows
-        self.device.kernels.copy_2d(self.tensors[0][source], self.tensors[0][target], len(self.names), row, rows * row, rows * row)
+        row = self.tensors.nbytes // len(self.names.inputs) // rows
+        self.device.kernels.copy_2d(self.tensors[0][source], self.tensors[0][target], len(self.names.inputs), row, rows * row, rows * row)
 
     def forget(self, lengths: Ids) -> None:
         """Zeros in the places of each row from lengths [R] on."""
@@ -89,15 +86,15 @@ class Cache:
         zeros = self.device.empty((tensors, rows, heads, length - int(lengths.min()), size), self.dtype.name)
         self.device.clear(zeros)
         counts = (length - lengths).astype(np.int32)
-        self.device.kernels.write_cache(self.tensors, zeros, self._uploaded(lengths), self._uploaded(counts), 0)
+        self.device.kernels.write_cache(self.tensors, zeros, self._upload(lengths), self._upload(counts), 0)
 
     def grow(self, source: "Cache") -> None:
         """Takes over what a shorter cache in other memory holds."""
         place, count = self._head_size * self.dtype.itemsize, int(np.prod(self.tensors.shape[:3]))
         self.device.kernels.copy_2d(source.tensors, self.tensors, count, source.length * place, source.length * place, self.length * place)
 
-    def _uploaded(self, values: NDArray[Any]) -> DeviceArray:
-        return uploaded(self.device, values)
+    def _upload(self, values: NDArray[Any]) -> DeviceArray:
+        return upload_new(self.device, values)
 
 
 class SliceCache(Cache):
@@ -107,31 +104,31 @@ class SliceCache(Cache):
         super().__init__(device, graph, memory, rows, length)
         self._position_ids = device.empty((rows, 1), "int32")
         self._past_mask = device.empty((rows, 1, 1, length), self.dtype.name)
-        self._new_mask = self._uploaded(np.zeros((1, 1, 1, 1), self.dtype))
-        self._new = device.empty((len(self.names), rows, self._heads, 1, self._head_size), self.dtype.name)
+        self._new_mask = self._upload(np.zeros((1, 1, 1, 1), self.dtype))
+        self._new = device.empty((len(self.names.inputs), rows, self._heads, 1, self._head_size), self.dtype.name)
 
     def step(self) -> Tensors:
         own = {"position_ids": self._position_ids, "past_mask": self._past_mask, "new_mask": self._new_mask}
         rows = slice(None)
-        return {**own, **self.bound("past", self.tensors, rows), **self.bound("new", self._new, rows)}
+        return {**own, **self.bind(self.names.inputs, self.tensors, rows), **self.bind(self.names.outputs, self._new, rows)}
 
     def load(self, lengths: Ids) -> None:
         self.device.upload(lengths[:, None], self._position_ids)
         self.device.upload(self._mask(lengths), self._past_mask)
 
-    def piece(self, rows: slice, lengths: Ids, counts: Ids, tokens: int) -> Piece:
+    def chunk(self, rows: slice, lengths: Ids, counts: Ids, tokens: int) -> Chunk:
         causal = np.where(np.tri(tokens, dtype=bool), 0, MASKED).astype(self.dtype)[None, None]
         own = {
-            "position_ids": self._uploaded(lengths[:, None] + np.arange(tokens, dtype=np.int32)),
-            "past_mask": self._uploaded(self._mask(lengths)),
-            "new_mask": self._uploaded(causal),
+            "position_ids": self._upload(lengths[:, None] + np.arange(tokens, dtype=np.int32)),
+            "past_mask": self._upload(self._mask(lengths)),
+            "new_mask": self._upload(causal),
         }
-        new = self.device.empty((len(self.names), len(lengths), self._heads, tokens, self._head_size), self.dtype.name)
-        return Piece({**own, **self.bound("past", self.tensors, rows), **self.bound("new", new, slice(None))}, new)
+        new = self.device.empty((len(self.names.inputs), len(lengths), self._heads, tokens, self._head_size), self.dtype.name)
+        return Chunk({**own, **self.bind(self.names.inputs, self.tensors, rows), **self.bind(self.names.outputs, new, slice(None))}, new)
 
-    def store(self, piece: Piece, rows: slice, lengths: Ids, counts: Ids) -> None:
-        assert piece.new is not None
-        self.device.kernels.write_cache(self.tensors, piece.new, self._uploaded(lengths), self._uploaded(counts), rows.start)
+    def store(self, chunk: Chunk, rows: slice, lengths: Ids, counts: Ids) -> None:
+        assert chunk.new is not None
+        self.device.kernels.write_cache(self.tensors, chunk.new, self._upload(lengths), self._upload(counts), rows.start)
 
     def advance(self, active: DeviceArray) -> None:
         kernels = self.device.kernels
@@ -155,17 +152,17 @@ class InPlaceCache(Cache):
     def step(self) -> Tensors:
         own = {"position_ids": self._position_ids, "write_indices": self._write_indices, "attn_mask": self._attn_mask}
         rows = slice(None)
-        return {**own, **self.bound("past", self.tensors, rows), **self.bound("present", self.tensors, rows)}
+        return {**own, **self.bind(self.names.inputs, self.tensors, rows), **self.bind(self.names.outputs, self.tensors, rows)}
 
     def load(self, lengths: Ids) -> None:
         positions = lengths[:, None].astype(np.int64)
         for values, target in zip(self._own(positions), (self._position_ids, self._write_indices, self._attn_mask), strict=True):
             self.device.upload(values, target)
 
-    def piece(self, rows: slice, lengths: Ids, counts: Ids, tokens: int) -> Piece:
+    def chunk(self, rows: slice, lengths: Ids, counts: Ids, tokens: int) -> Chunk:
         own = self._own(lengths[:, None] + np.arange(tokens, dtype=np.int64))
-        named = dict(zip(("position_ids", "write_indices", "attn_mask"), map(self._uploaded, own), strict=True))
-        return Piece({**named, **self.bound("past", self.tensors, rows), **self.bound("present", self.tensors, rows)})
+        named = dict(zip(("position_ids", "write_indices", "attn_mask"), map(self._upload, own), strict=True))
+        return Chunk({**named, **self.bind(self.names.inputs, self.tensors, rows), **self.bind(self.names.outputs, self.tensors, rows)})
 
     def advance(self, active: DeviceArray) -> None:
         self.device.kernels.advance_inplace(self._position_ids, self._write_indices, self._attn_mask, active)
@@ -178,8 +175,6 @@ class InPlaceCache(Cache):
 class GroupQueryCache(Cache):
     """ONNX Runtime's operator writes the cache where it lies, and takes one length a row."""
 
-    one_call = True
-
     def __init__(self, device: Device, graph: Graph, memory: DeviceArray, rows: int, length: int) -> None:
         super().__init__(device, graph, memory, rows, length)
         self._seqlens_k = device.empty((rows,), "int32")
@@ -189,30 +184,30 @@ class GroupQueryCache(Cache):
     def step(self) -> Tensors:
         own = {"seqlens_k": self._seqlens_k, "total_sequence_length": self._total}
         rows = slice(None)
-        return {**own, **self.bound("past", self.tensors, rows), **self.bound("present", self.tensors, rows)}
+        return {**own, **self.bind(self.names.inputs, self.tensors, rows), **self.bind(self.names.outputs, self.tensors, rows)}
 
     def load(self, lengths: Ids) -> None:
         self.device.upload(lengths, self._seqlens_k)
 
-    def piece(self, rows: slice, lengths: Ids, counts: Ids, tokens: int) -> Piece:
+    def chunk(self, rows: slice, lengths: Ids, counts: Ids, tokens: int) -> Chunk:
         after = lengths + counts
-        own = {"seqlens_k": self._uploaded(after - 1), "total_sequence_length": np.array(after.max(), np.int32)}
-        return Piece({**own, **self.bound("past", self.tensors, rows), **self.bound("present", self.tensors, rows)})
+        own = {"seqlens_k": self._upload(after - 1), "total_sequence_length": np.array(after.max(), np.int32)}
+        return Chunk({**own, **self.bind(self.names.inputs, self.tensors, rows), **self.bind(self.names.outputs, self.tensors, rows)})
 
     def advance(self, active: DeviceArray) -> None:
         self.device.kernels.advance_gqa(self._seqlens_k, active)
 
 
-CACHES: dict[str, type[Cache]] = {"slice": SliceCache, "inplace": InPlaceCache, "gqa": GroupQueryCache, "gqa_cuda": GroupQueryCache}
+CACHES: dict[Flavour, type[Cache]] = {"slice": SliceCache, "inplace": InPlaceCache, "gqa": GroupQueryCache, "gqa_cuda": GroupQueryCache}
 
 
-def uploaded(device: Device, values: NDArray[Any]) -> DeviceArray:
+def upload_new(device: Device, values: NDArray[Any]) -> DeviceArray:
     """`values` in new memory of the device."""
     target = device.empty(values.shape, values.dtype.name)
     device.upload(np.ascontiguousarray(values), target)
     return target
 
 
-def fitting(options: Sequence[int], needed: int) -> int | None:
+def smallest_holding(options: Sequence[int], needed: int) -> int | None:
     """The smallest of the options, in rising order, that holds what is needed."""
     return next((option for option in options if option >= needed), None)

@@ -3,35 +3,29 @@
 Letters: n pictures in a batch, T tokens of the longest prompt, D hidden size, c latent channels, s latent size.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import Times
+from ..bundle.interface import MASKED
 from ..decoding.engine import check_finite
 from ..decoding.engines import Engines
-from ..decoding.kv_cache import MASKED
 from ..prompt import Ids, splice
 from ..sampling.noise import normal
 from ..sampling.sampler import Floats
-
-if TYPE_CHECKING:
-    from .pipeline import Job, Request
+from .request import DrawSettings, Job, ReferenceFeatures
 
 Prefix = dict[str, NDArray[Any]]
-# What a drawing makes of a picture that the prompts speak of; nothing where there is none.
-Seen = Sequence[NDArray[Any]]
-
 
 # A step rounds by the length that its prompts are padded to, not by who shares its batch: so each prompt is padded to the next
 # multiple, and only prompts of one padded length are drawn together. Most prompts fit in one.
 _PADDING = 64
 
 
-class FlowDrawing:
-    """See `text_to_image.Drawing`. The prompt goes through the decoder once, with the first step; the other steps see its cache."""
+class FlowDrawer:
+    """See `request.Drawer`. The prompt goes through the decoder once, with the first step; the other steps see its cache."""
 
     def __init__(self, engines: Engines, replaced: Sequence[int] = ()) -> None:
         """`replaced`: ids of a prompt whose embeddings give way to a picture's features."""
@@ -40,11 +34,13 @@ class FlowDrawing:
         self.replaced = replaced
         self.flow = engines.manifest.flow
 
-    def prepare(self, sees: bool) -> float:
-        return self.engines.open("text_embed", "time_embed", "flow_step", "image_decoder", *(("vision_encoder",) if sees else ()))
+    def prepare(self, from_image: bool) -> float:
+        encoder = ("vision_encoder",) if from_image else ()
+        return self.engines.open("text_embed", "time_embed", "flow_step", "image_decoder", *encoder)
 
-    def num_steps(self, request: "Request") -> int:
-        return request.steps or self.flow.steps
+    def num_steps(self, settings: DrawSettings) -> int:
+        assert settings.steps is not None
+        return settings.steps
 
     def batch_key(self, ids: Ids) -> int:
         return self._padded_length(len(ids))
@@ -54,18 +50,20 @@ class FlowDrawing:
         limit = self.engines.manifest.language_model.max_length - self.engines.manifest.image_output.num_tokens - 1
         return min(-(-length // _PADDING) * _PADDING, limit)
 
-    def see(self, pixels: Floats) -> list[NDArray[Any]]:
+    def encode_reference(self, pixels: Floats) -> ReferenceFeatures:
         return [self.engines.encode_image(pixels)]
 
-    def stream(self, batch: Sequence["Job"], ids: Sequence[Ids], request: "Request", seen: Seen) -> Iterator[Floats]:
+    def stream(
+        self, batch: Sequence[Job], ids: Sequence[Ids], settings: DrawSettings, reference: ReferenceFeatures
+    ) -> Generator[Floats, None, None]:
         """Yields the latents [n, c, s, s] after each step of one batch."""
         shape = (self.flow.latent_channels, self.flow.latent_size, self.flow.latent_size)
         noise = np.stack([normal(job.seed, shape) for job in batch])
         prompts = {job.prompt: self.engines.embed_text(ids[job.prompt]) for job in batch}
-        for prompt, embeds in prompts.items() if seen else ():
-            splice(embeds, ids[prompt], self.replaced, seen[0])
+        for prompt, embeds in prompts.items() if reference else ():
+            splice(embeds, ids[prompt], self.replaced, reference[0])
         prefix = self.prefix([prompts[job.prompt] for job in batch])
-        for latents, _ in self.integrate(noise, prefix, self.num_steps(request), request.cfg_weight):
+        for latents, _ in self.integrate(noise, prefix, self.num_steps(settings), settings.cfg_weight):
             yield latents
 
     def collect(self, steps: list[Floats]) -> Floats:
@@ -89,48 +87,34 @@ class FlowDrawing:
     def integrate(self, latents: Floats, prefix: Prefix, steps: int, cfg_weight: float) -> Iterator[tuple[Floats, Floats]]:
         """Noise [n, c, s, s] -> latents and the guided velocity that led to them, after each step.
 
-        Raises NumericalError at the first number that is none.
+        Raises NumericalError at the first NaN or Inf.
         """
-        engine = self.engines["flow_step"]
-        times, dt = time_steps(steps, self.flow.times)
+        engine, count = self.engines["flow_step"], len(latents)
+        names = engine.spec.cache
+        assert names is not None
+        times, dt = time_steps(steps)
         table = self.engines["time_embed"].run({"times": times})
-        settings = {"cfg_weight": np.array([cfg_weight], np.float32), "dt": np.array([dt], np.float32)}
-        settings["first_position"] = prefix["first_position"]
+        each = {"cfg_weight": np.full(count, cfg_weight, np.float32), "dt": np.full(count, dt, np.float32)}
+        each["first_position"] = prefix["first_position"]
         embeds, mask = prefix["prefix_embeds"], prefix["prefix_mask"]
         # Before the first step the cache is one place that nobody sees.
-        cache, seen = _empty_cache(engine.spec.inputs, len(latents)), np.full((len(latents), 2, 1), MASKED, mask.dtype)
+        _, _, heads, _, head_size = engine.spec.inputs[names.inputs[0]].shape
+        cache = {name: np.zeros((count, 2, int(heads), 1, int(head_size)), names.dtype) for name in names.inputs}
+        seen = np.full((count, 2, 1), MASKED, mask.dtype)
         for step in range(steps):
-            now = {name: rows[step : step + 1] for name, rows in table.items()}
-            inputs = {"latents": latents, "prefix_embeds": embeds, "prefix_mask": mask, "past_mask": seen, **now, **settings, **cache}
+            now = {name: np.tile(rows[step], (count, 1)) for name, rows in table.items()}
+            inputs = {"latents": latents, "prefix_embeds": embeds, "prefix_mask": mask, "past_mask": seen, **now, **each, **cache}
             outputs = engine.run(inputs)
-            latents, velocity = outputs.pop("next_latents"), outputs.pop("velocity")
+            latents, velocity = outputs["next_latents"], outputs["velocity"]
             check_finite("flow_step", latents, f" after {step + 1} steps")
             yield latents, velocity
             if step == 0:
-                cache = {name.replace("new_", "past_", 1): keys for name, keys in outputs.items()}
+                cache = {past: outputs[new] for past, new in zip(names.inputs, names.outputs, strict=True)}
                 # From now on the prefix is one token that nobody sees: empty tensors are not every backend's.
                 seen, embeds, mask = mask, np.zeros_like(embeds[:, :, :1]), np.full_like(mask[:, :, :1], MASKED)
 
 
-def _empty_cache(inputs: dict[str, Any], pictures: int) -> Prefix:
-    return {
-        name: np.zeros((pictures, 2, int(spec.shape[2]), 1, int(spec.shape[4])), spec.dtype)
-        for name, spec in inputs.items()
-        if name.startswith(("past_key_", "past_value_"))
-    }
-
-
-def time_steps(steps: int, times: Times) -> tuple[Floats, np.float32]:
-    """Times [steps] of 0 to 1000 where the steps begin, and their length, 1 / steps; `bf16` rounds both as the published loop does."""
-    exact: Floats = (1000 * np.arange(steps) / steps).astype(np.float32)
-    length = np.array([1 / steps], np.float32)
-    if times == "bf16":
-        exact, length = _bf16(exact), _bf16(length)
-    return exact, length[0]
-
-
-def _bf16(values: Floats) -> Floats:
-    """Rounded to the nearest number of 8 significant bits, of two equally near to the even one."""
-    bits = values.view(np.uint32)
-    rounded: Floats = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)).view(np.float32)
-    return rounded
+def time_steps(steps: int) -> tuple[Floats, np.float32]:
+    """Times [steps] of 0 to 1000 where the steps begin, and their length, 1 / steps."""
+    times: Floats = (1000 * np.arange(steps) / steps).astype(np.float32)
+    return times, np.float32(1 / steps)

@@ -1,45 +1,14 @@
-"""From logits to ids: pure functions of logits and noise.
-
-Which row of a pair is conditional is known to `pair` and `guide`, and nowhere else; of three, to `guide_from_image`.
-Letters: n pictures, V ids.
-"""
+"""From scores to ids: pure functions of scores and noise. Letters: n pictures, V ids."""
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int32]
-Row = TypeVar("Row")
 
 MIN_TEMPERATURE = 1e-4
-MAX_CFG_WEIGHT = 1000.0
-IMAGE_WEIGHT = 5.0  # Janus-4o's
-
-
-def pair(cond: list[Row], uncond: list[Row]) -> list[Row]:
-    """n and n rows -> 2n rows, conditional at even places, as in the original loop."""
-    return [row for rows in zip(cond, uncond, strict=True) for row in rows]
-
-
-def guide(logits: Floats, cfg_weight: float) -> Floats:
-    """Classifier-free guidance `u + w·(c - u)`: [2n, V] -> [n, V] (original `generation_inference.py`)."""
-    cond, uncond = logits[0::2], logits[1::2]
-    return uncond + np.float32(cfg_weight) * (cond - uncond)
-
-
-def guide_from_image(logits: Floats, cfg_weight: float, image_weight: float) -> Floats:
-    """Guidance of a picture that is drawn from another: [3n, V] -> [n, V] (Janus-4o's published loop).
-
-    Of each three rows the first has the other picture seen and as ids, the second seen only, the last is blank. The second counts
-    `image_weight` times as much as the first: (c + v·s) / (1 + v) is guided by `cfg_weight` as usual.
-    """
-    both, seen, uncond = logits[0::3], logits[1::3], logits[2::3]
-    cond: Floats = np.add(both, np.float32(image_weight) * seen, dtype=np.float32) / np.float32(1 + image_weight)
-    guided: Floats = uncond + np.float32(cfg_weight) * (cond - uncond)
-    return guided
 
 
 def keep_top_k(scores: Floats, top_k: int) -> Floats:

@@ -8,7 +8,6 @@ import onnx
 import pytest
 
 import janus_runtime
-from bench.quality.janus_flow import times
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint.checkpoint import open_checkpoint
 from janus_export.checkpoint.layouts import vae_to_ours
@@ -18,6 +17,7 @@ from janus_runtime.bundle.bundle import Bundle
 from janus_runtime.checks.tolerances import INT4, INT8
 from janus_runtime.checks.verify import relative_difference
 from janus_runtime.errors import BundleError
+from testing.janus_flow import times
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
@@ -160,19 +160,14 @@ def test_names_of_older_diffusers(checkpoints):
 def test_options_of_the_other_family(checkpoints, tmp_path):
     with pytest.raises(CheckpointError, match="is no JanusFlow checkpoint: it decodes pictures by itself; leave --vae out"):
         open_checkpoint(str(checkpoints("tiny")), str(checkpoints("tiny-flow") / "vae"))
-    with pytest.raises(CheckpointError, match="is no JanusFlow, whose steps have times; leave --times out"):
-        export_bundle(open_checkpoint(str(checkpoints("tiny"))), tmp_path / "out", "int8", times="bf16")
 
 
 def test_command_line(run, checkpoints, tmp_path):
     source, out = checkpoints("tiny-flow"), tmp_path / "out"
-    result = run(main, "checkpoint", source, "--out", out, "--precision", "int8", "--only", "generation", "--times", "bf16")
+    result = run(main, "checkpoint", source, "--out", out, "--precision", "int8", "--only", "generation")
     assert result.exit_code == 0, result.output
-    assert Bundle.open(out).manifest.flow.times == "bf16"
     with janus_runtime.load(out, backend="cpu") as janus:
         assert [check for check in janus.verify_goldens() if not check.passed] == []
-    with np.load(out / "goldens.npz") as goldens:
-        assert goldens["time_embed/times"].tolist() == times(30, exact=False)[0]
     report = json.loads(run(main, "inspect", source, "--json").stdout)
     assert report["family"] == "janus-flow" and report["image_tokens"] == "4x4 of 2x2 latents of 4 channels to 64x64 pixels"
     assert report["graphs"][-3:] == ["time_embed", "flow_step", "image_decoder"] and report["problems"] == []

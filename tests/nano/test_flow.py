@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.quality.janus_flow import JanusFlow, draw
 from bench.quality.nano_torch import TorchFlow
 from janus_export.checkpoint.config import parse_config
 from nano import flow, train_flow, train_vae, train_vq
@@ -19,6 +18,7 @@ from nano.progress import Stage
 from nano.scenes import SIDE, render, sample
 from nano.tokenizer import FLOW_TEMPLATE, USER, VOCAB_SIZE, Text, train_tokenizer
 from nano.train_tower import ANSWERS
+from testing.janus_flow import JanusFlow, draw
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ("a red circle", "draw two small green crosses on white", "a cross")

@@ -1,8 +1,6 @@
-"""JanusFlow against `bench/quality/janus_flow.py`, plain PyTorch that computes the whole prompt in every step, and diffusers' VAE."""
+"""JanusFlow against `testing/janus_flow.py`, plain PyTorch that computes the whole prompt in every step, and diffusers' VAE."""
 
 import dataclasses
-import json
-import shutil
 
 import numpy as np
 import pytest
@@ -11,12 +9,14 @@ import torch
 import janus_runtime
 import janus_runtime.pictures.image
 import janus_runtime.prompt
-from bench.quality.janus_flow import JanusFlow, draw, pixels, vae
 from janus_runtime.checks.tolerances import FP32
 from janus_runtime.checks.verify import relative_difference
-from janus_runtime.drawing.flow import FlowDrawing
+from janus_runtime.decoding.sessions import open_session
+from janus_runtime.drawing.flow import FlowDrawer
 from janus_runtime.sampling.noise import normal
+from testing.janus_flow import JanusFlow, draw, pixels, times, vae
 from testing.reference import example_images
+from testing.sessions import prefill, step
 from tests.parity.compare import assert_close, assert_same_ids
 
 PROMPTS = ("a red circle left of the blue square", "fox")
@@ -95,27 +95,27 @@ def test_time_embed(runtime, torch_flow):
 @pytest.mark.parametrize("cfg_weight", [2.0, 5.0, 1.0])
 def test_every_step_of_prompts_of_different_lengths(runtime, torch_flow, cfg_weight):
     """Two pictures of each prompt in one batch; each prompt alone in the reference, which computes all of it in every step."""
-    drawing = FlowDrawing(runtime._engines)
+    drawer = FlowDrawer(runtime._engines)
     noise = noise_of(runtime, 7, 8, 9, 10)
     rows = [runtime._engines.embed_text(runtime._prompter.image(text)) for text in PROMPTS]
     assert len(rows[0]) != len(rows[1])
-    steps = list(drawing.integrate(noise, drawing.prefix([rows[0], rows[0], rows[1], rows[1]]), STEPS, cfg_weight))
+    steps = list(drawer.integrate(noise, drawer.prefix([rows[0], rows[0], rows[1], rows[1]]), STEPS, cfg_weight))
     for index, text in enumerate(PROMPTS):
         mine = slice(2 * index, 2 * index + 2)
         latents, velocities = expected_steps(runtime, torch_flow, text, noise[mine], cfg_weight)
-        for step, (_, velocity) in enumerate(steps):
-            assert_close(velocity[mine], velocities[step], f"velocity of {text!r} in step {step}")
+        for index, (_, velocity) in enumerate(steps):
+            assert_close(velocity[mine], velocities[index], f"velocity of {text!r} in step {index}")
         assert_close(steps[-1][0][mine], latents, f"latents of {text!r}")
         assert np.abs(velocities[0] - velocities[-1]).max() > 0.1, "a constant velocity; equality would show little"
 
 
 def test_velocities_depend_on_prompt_guidance_and_time(runtime):
     """Else the test above would pass for a runtime that ignores them."""
-    drawing, noise = FlowDrawing(runtime._engines), noise_of(runtime, 7)
-    embed = lambda text: drawing.prefix([runtime._engines.embed_text(runtime._prompter.image(text))])  # noqa: E731
+    drawer, noise = FlowDrawer(runtime._engines), noise_of(runtime, 7)
+    embed = lambda text: drawer.prefix([runtime._engines.embed_text(runtime._prompter.image(text))])  # noqa: E731
 
     def latents(text: str, steps: int, weight: float) -> np.ndarray:
-        return list(drawing.integrate(noise, embed(text), steps, weight))[-1][0]
+        return list(drawer.integrate(noise, embed(text), steps, weight))[-1][0]
 
     base = latents(PROMPTS[0], 3, 2.0)
     for what, other in (
@@ -126,19 +126,16 @@ def test_velocities_depend_on_prompt_guidance_and_time(runtime):
         assert relative_difference(other, base) > 100 * FP32, f"latents do not depend on {what}"
 
 
-def test_times_rounded_as_published(bundles, flow_model, runtime, torch_flow, tmp_path):
-    """The manifest chooses; rounded ones are the reference's, and another picture."""
-    folder = shutil.copytree(bundles(flow_model), tmp_path / "rounded")
-    raw = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    raw["flow"]["times"] = "bf16"
-    (folder / "manifest.json").write_text(json.dumps(raw), encoding="utf-8")
+def test_times_rounded_as_published(runtime, torch_flow, monkeypatch):
+    """The published loop holds times in bf16; fed the same, the graphs draw its picture, and ours is another."""
     noise = noise_of(runtime, 3)
     expected, _ = expected_steps(runtime, torch_flow, PROMPTS[0], noise, 2.0, exact=False)
-    with janus_runtime.load(folder, backend="cpu") as rounded:
-        (picture,) = rounded.generate(PROMPTS[0], seed=3)
-    assert_close(picture.latents[None], expected, "latents with rounded times")
     (exact,) = runtime.generate(PROMPTS[0], seed=3)
     assert relative_difference(exact.latents[None], expected) > 10 * FP32
+    moments, length = times(STEPS, exact=False)
+    monkeypatch.setattr("janus_runtime.drawing.flow.time_steps", lambda steps: (np.float32(moments), np.float32(length)))
+    (rounded,) = runtime.generate(PROMPTS[0], seed=3)
+    assert_close(rounded.latents[None], expected, "latents with rounded times")
 
 
 def test_image_decoder(runtime, decoder):
@@ -155,7 +152,7 @@ def test_a_picture_to_the_last_grey_level(runtime, torch_flow, decoder):
     pictures = runtime.generate(list(PROMPTS), n=2, seed=5, steps=7, cfg_weight=3.0, batch_size=3)
     assert [(picture.prompt, picture.seed) for picture in pictures] == [(text, seed) for text in PROMPTS for seed in (5, 6)]
     for picture in pictures:
-        assert picture.image_ids is None and picture.sampler is None and picture.steps == 7
+        assert picture.image_ids is None and picture.settings.temperature is None and picture.settings.steps == 7
         expected, _ = expected_steps(runtime, torch_flow, picture.prompt, noise_of(runtime, picture.seed), 3.0, steps=7)
         assert_close(picture.latents[None], expected, "latents")
         floats = pixels(decoder, torch.from_numpy(expected))[0].clip(-1, 1).permute(1, 2, 0).numpy()
@@ -211,12 +208,13 @@ def test_answers(runtime, torch_flow, count):
         np.array(answer.text_ids), logits.argmax(-1)[: len(answer.text_ids)], float((first - second).min()), f"{count} pictures"
     )
     # Fixed ids through prefill and steps.
-    session = runtime._engines.session("text", 1, embeds.shape[1] + len(answer.text_ids))
+    session = open_session(runtime._engines, "text", 1, embeds.shape[1] + len(answer.text_ids))
     features = [runtime._engines.encode_image(image_pixels(runtime, image)) for image in images]
     ids = runtime._prompter.question("what colour is the triangle?", count)
     mine = runtime._engines.embed_text(ids).copy()
     janus_runtime.prompt.splice(mine, ids, runtime._prompter.replaced, np.stack(features))
-    got = [session.prefill([mine])[0], *(session.step(np.array([token], np.int32))[0] for token in answer.text_ids)]
+    got = [prefill(session, [mine], "text")[0], *(step(session, np.array([token], np.int32))[0] for token in answer.text_ids)]
+    session.close()
     assert_close(np.stack(got), logits, "logits of every step")
 
 
@@ -224,6 +222,6 @@ def test_manifest_says_what_a_flow_is(runtime, flow_model):
     manifest = runtime.manifest
     assert manifest.family == "janus-flow" and manifest.source.vae == "vae" and manifest.image_output.num_ids is None
     assert dataclasses.asdict(manifest.flow) == {
-        "latent_channels": 4, "latent_size": 2 * manifest.image_output.grid, "steps": 30, "times": "exact",
+        "latent_channels": 4, "latent_size": 2 * manifest.image_output.grid, "steps": 30, "condition_size": manifest.flow.condition_size,
     }  # fmt: skip
     assert manifest.defaults.cfg_weight == 2.0 and manifest.image_input.includes_begin

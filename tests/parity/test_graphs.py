@@ -1,10 +1,14 @@
 """Every graph's output against the module of transformers that it was made from."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
 from janus_runtime.checks.tolerances import FP32, NEAR_TIES
+from janus_runtime.decoding.sessions import open_session
 from testing.reference import example_images
+from testing.sessions import prefill, step
 from tests.parity.compare import assert_close
 
 BATCHES = pytest.mark.parametrize("batch", [1, 3])
@@ -61,12 +65,12 @@ def test_language_model(runtime, reference, kind, lengths):
     rng = np.random.default_rng(len(lengths))
     prompts = [rng.standard_normal((length, reference.width), np.float32) for length in lengths]
     ids = rng.integers(0, reference.num_codes // 2, (6, len(lengths)), np.int32)
-    session = runtime._engines.session(kind, rows=len(lengths), max_length=max(lengths) + len(ids))
-    got = np.stack([session.prefill(prompts), *map(session.step, ids)])
+    with closing(open_session(runtime._engines, kind, rows=len(lengths), max_length=max(lengths) + len(ids))) as session:
+        got = np.stack([prefill(session, prompts, kind), *(step(session, each) for each in ids)])
     for row, prompt in enumerate(prompts):
         expected = reference.logits(kind, np.concatenate([prompt, reference.embed(kind, ids[:, row])]))[-1 - len(ids) :]
-        for step in range(len(got)):
-            assert_close(got[step, row], expected[step], f"{kind} logits of row {row} (prompt of {lengths[row]}), step {step}")
+        for index in range(len(got)):
+            assert_close(got[index, row], expected[index], f"{kind} logits of row {row} (prompt of {lengths[row]}), step {index}")
 
 
 @BATCHES

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
 from transformers import JanusImageProcessorPil
 
 import janus_runtime
+from janus_runtime.decoding.sessions import open_session
 from testing.reference import example_images
+from testing.sessions import prefill, step
 from tests.parity.compare import assert_same_ids
 
 COUNT = 24
@@ -89,11 +92,11 @@ def test_batch_of_prompts_of_different_lengths(runtime, reference):
     """One session steps all rows greedily; each row equals HF's answer to its prompt alone."""
     prompts = [reference.encode(reference.turn(text)) for text in PROMPTS]
     assert len(set(map(len, prompts))) == len(prompts)
-    session = runtime._engines.session("text", rows=len(prompts), max_length=max(map(len, prompts)) + COUNT)
-    logits = session.prefill([runtime._engines.embed_text(ids.astype(np.int32)) for ids in prompts])
-    got = [logits.argmax(-1).astype(np.int32)]
-    while len(got) < COUNT:
-        got.append(session.step(got[-1]).argmax(-1).astype(np.int32))
+    with closing(open_session(runtime._engines, "text", rows=len(prompts), max_length=max(map(len, prompts)) + COUNT)) as session:
+        logits = prefill(session, [runtime._engines.embed_text(ids.astype(np.int32)) for ids in prompts], "text")
+        got = [logits.argmax(-1).astype(np.int32)]
+        while len(got) < COUNT:
+            got.append(step(session, got[-1]).argmax(-1).astype(np.int32))
     for row, (ids, text) in enumerate(zip(prompts, PROMPTS, strict=True)):
         expected, lead = reference.greedy_text(ids, COUNT)
         # Rows go on after EOS here; HF stops at it.

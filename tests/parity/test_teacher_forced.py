@@ -1,9 +1,13 @@
 """Logits of every step with fixed ids fed, against one forward over the whole sequence."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
+from janus_runtime.decoding.sessions import open_session
 from testing.reference import example_images
+from testing.sessions import prefill, step
 from tests.parity.compare import assert_close
 
 PROMPTS = ("a red circle left of the blue square", "fox", "what colour is the triangle in this picture? Describe the image, please.")
@@ -13,8 +17,8 @@ TEXT_STEPS = 24
 def teacher_forced(runtime, kind: str, prompts: list[np.ndarray], ids: np.ndarray) -> np.ndarray:
     """Prompt embeddings of each row, ids [steps, rows] -> logits [1 + steps, rows, V]."""
     longest = max(map(len, prompts))
-    session = runtime._engines.session(kind, rows=len(prompts), max_length=longest + len(ids))
-    return np.stack([session.prefill(prompts), *(session.step(step) for step in ids)])
+    with closing(open_session(runtime._engines, kind, rows=len(prompts), max_length=longest + len(ids))) as session:
+        return np.stack([prefill(session, prompts, kind), *(step(session, each) for each in ids)])
 
 
 def assert_all_steps(reference, kind: str, got: np.ndarray, prompts: list[np.ndarray], ids: np.ndarray, labels: list[str]) -> None:
@@ -22,8 +26,8 @@ def assert_all_steps(reference, kind: str, got: np.ndarray, prompts: list[np.nda
     for row, prompt in enumerate(prompts):
         sequence = np.concatenate([prompt, reference.embed(kind, ids[:, row])])
         expected = reference.logits(kind, sequence)[len(prompt) - 1 :]
-        for step in range(len(got)):
-            assert_close(got[step, row], expected[step], f"{kind} logits, row {row} ({labels[row]}), step {step}")
+        for index in range(len(got)):
+            assert_close(got[index, row], expected[index], f"{kind} logits, row {row} ({labels[row]}), step {index}")
 
 
 @pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS], ids=["one prompt", "prompts of different lengths"])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_runtime.decoding.host_session import Session
+import janus_runtime.chat
+from janus_runtime.decoding.host_session import HostSession
 from janus_runtime.errors import Cancelled, ImageError, JanusError, NumericalError, PromptError
 from janus_runtime.pictures.image import preprocess
 from janus_runtime.prompt import splice
-from testing.fakes import FakeEngine
 
 RED = Image.new("RGB", (70, 50), "red")
 BLUE = Image.new("RGB", (30, 60), "blue")
@@ -38,14 +38,14 @@ def test_greedy_is_repeatable_and_sampling_follows_its_seed(janus):
 
 def test_an_answer_that_is_dropped_frees_its_cache_at_once(janus, monkeypatch):
     """Without the cycle collector, which comes by now and then."""
-    alive, session = weakref.WeakSet(), janus._engines.session
+    alive, session = weakref.WeakSet(), janus_runtime.chat.open_session
 
     def counted(*arguments, **options):
         opened = session(*arguments, **options)
         alive.add(opened)
         return opened
 
-    monkeypatch.setattr(janus._engines, "session", counted)
+    monkeypatch.setattr("janus_runtime.chat.open_session", counted)
     gc.disable()
     try:
         for drop in (lambda answer: None, next, list):
@@ -73,8 +73,8 @@ def test_a_conversation_costs_what_it_holds(janus):
 def test_every_picture_counts_and_so_does_their_order(janus, monkeypatch):
     """The embedded prompt holds what the encoder gives of each picture, in the order in which they were given."""
     prefilled = []
-    real = Session.prefill
-    monkeypatch.setattr(Session, "prefill", lambda session, rows, slot=0: prefilled.append(rows[0]) or real(session, rows, slot))
+    real = HostSession.prefill
+    monkeypatch.setattr(HostSession, "prefill", lambda session, embeds, *rest: prefilled.append(embeds[0]) or real(session, embeds, *rest))
     features = {id(image): janus._engines.encode_image(preprocess(image, janus.manifest.image_input)) for image in (RED, BLUE)}
     assert not np.allclose(*features.values(), atol=1e-3), "the two pictures look alike to this model"
     for images in ((RED, BLUE), (BLUE, RED), (RED,)):
@@ -100,7 +100,7 @@ class Script:
     def __getattr__(self, name):
         return getattr(self.real, name)
 
-    def draw(self, logits, limit, sampler, noise, cfg_weight=None):
+    def draw(self, logits, limit, sampler, noise, guidance):
         for token in self.ids:
             yield np.array([token], np.int32)
             self.real.step(np.array([token], np.int32))
@@ -159,12 +159,12 @@ def test_a_second_turn_continues_the_same_conversation(janus, ending):
     embeds = janus._engines.embed_text(ids)
     features = janus._engines.encode_image(preprocess(RED, janus.manifest.image_input))[None]
     splice(embeds, ids, prompter.replaced, features)
-    whole._session.prefill([embeds])
+    whole._session.prefill([embeds], [0], "text")
     assert whole._session.lengths == chat._session.lengths
     length = int(whole._session.lengths[0])
-    for name, tensor in whole._session._cache.items():
-        expected, got = tensor[0, :, :length], chat._session._cache[name][0, :, :length]
-        assert np.abs(expected - got).max() <= 1e-4 * np.abs(expected).max(), name
+    for index, tensor in enumerate(whole._session._cache):
+        expected, got = tensor[0, :, :length], chat._session._cache[index][0, :, :length]
+        assert np.abs(expected - got).max() <= 1e-4 * np.abs(expected).max(), index
 
 
 def test_an_old_answer_does_not_mix_into_a_new_one(janus):
@@ -178,15 +178,19 @@ def test_an_old_answer_does_not_mix_into_a_new_one(janus):
     assert chat.length == before
 
 
+def predict_nan(modality, hidden):
+    return np.full((len(hidden), 320), np.nan, np.float32), "text_head"
+
+
 def test_a_turn_that_fails_in_the_engine_can_be_said_again(janus, monkeypatch):
     chat = janus.chat()
     list(chat.say("hello", max_tokens=2))
-    before, head = chat.length, chat._session.head
+    before = chat.length
     with monkeypatch.context() as patch:
-        patch.setattr(chat._session, "head", FakeEngine("text_head", lambda inputs, outputs: {"logits": np.full((1, 320), np.nan)}))
+        patch.setattr(janus._engines, "predict", predict_nan)
         with pytest.raises(NumericalError, match="text_head gave NaN"):
             chat.say("again")
-    assert chat.length == before and chat._session.head is head
+    assert chat.length == before
     other = janus.chat()
     list(other.say("hello", max_tokens=2))
     assert text_ids(chat.say("again", max_tokens=4)) == text_ids(other.say("again", max_tokens=4))
@@ -196,9 +200,8 @@ def test_an_answer_that_fails_in_the_engine_is_no_end(janus, monkeypatch):
     """The token whose step failed was said; it is computed again with the next turn."""
     chat, other = janus.chat(), janus.chat()
     answer = chat.say("hello", max_tokens=5)
-    bad = FakeEngine("text_head", lambda inputs, outputs: {"logits": np.full((1, 320), np.nan)})
     with monkeypatch.context() as patch:
-        patch.setattr(chat._session, "head", bad)
+        patch.setattr(janus._engines, "predict", predict_nan)
         with pytest.raises(NumericalError):
             list(answer)
     assert len(answer.text_ids) == 1

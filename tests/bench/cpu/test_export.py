@@ -11,7 +11,7 @@ from bench.cpu import export
 from bench.cpu.export import main
 from janus_runtime.bundle.bundle import NANO
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = {"janus-export": janus_export.cli.main, "janus-rt": janus_runtime.cli.main}
 
 

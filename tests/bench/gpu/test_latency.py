@@ -47,7 +47,7 @@ def stand_in():
 
 
 def test_other_rows_than_asked_for_are_no_measurement(stand_in):
-    with pytest.raises(JanusError, match="4 rows were asked for, the plans give 8; build them with --rows 4"):
+    with pytest.raises(JanusError, match="4 rows were asked for, the plans have 2, 8, 16, 32; build them with --rows 4"):
         latency.image_steps(stand_in._engines, 4, 1)
 
 
@@ -86,7 +86,7 @@ def test_the_last_step_is_fed_to_rows_of_a_larger_plan():
     from testing.stand_in import StandIn
 
     bundle = Bundle.open(NANO)
-    wide = Janus(Engines(bundle, StandIn(rows=(1, 8), lengths=(320,), piece=128)), Prompter(bundle.manifest, bundle.path / TOKENIZER))
+    wide = Janus(Engines(bundle, StandIn(rows=(1, 8), lengths=(320,), chunk=128)), Prompter(bundle.manifest, bundle.path / TOKENIZER))
     with open_janus(str(NANO), "cpu") as janus:
         ids, theirs = predict(janus, "a red circle", 0, 5.0)
     _, ours = predict(wide, "a red circle", 0, 5.0, fed=ids)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cpu.flow_layout import FLOW_MODELS, flow_config, vae_config
 from janus_export.checkpoint.config import parse_config
 from janus_export.errors import CheckpointError
+from testing.flow_layout import FLOW_MODELS, flow_config, vae_config
 from testing.published_layouts import MODELS, hf_config, original_config
 
 

@@ -120,8 +120,8 @@ def inspect(source, address, home, **variables):
 FETCH = """
 import json, sys
 from janus_export.errors import CheckpointError
-from janus_export.hub import fetch
-from janus_export.weight_files import VAE_WEIGHTS, WEIGHTS
+from janus_export.checkpoint.hub import fetch
+from janus_export.checkpoint.weight_files import VAE_WEIGHTS, WEIGHTS
 try:
     located = fetch(sys.argv[1], {"": WEIGHTS, "vae": VAE_WEIGHTS}, ("config.json", "tokenizer.json"))
 except CheckpointError as error:

@@ -8,12 +8,12 @@ import pytest
 import tokenizers
 from tokenizers import Tokenizer
 
-from bench.cpu.flow_layout import FLOW_MODELS
 from janus_export.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from janus_export.checkpoint.text_side import SYSTEM, read_image_input, read_text_side
 from janus_export.errors import CheckpointError
 from janus_runtime.bundle.manifest import ImageInput
 from janus_runtime.prompt import render
+from testing.flow_layout import FLOW_MODELS
 from testing.published_layouts import MODELS
 from testing.tiny_tokenizer import write_tokenizer
 

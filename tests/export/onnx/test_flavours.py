@@ -5,11 +5,11 @@ import pytest
 
 from janus_runtime.backends.ort_cpu import OrtEngine
 from janus_runtime.bundle.bundle import NANO, Bundle
+from janus_runtime.bundle.interface import MASKED
 from janus_runtime.checks.tolerances import FLAVOURS
 from janus_runtime.checks.verify import relative_difference
+from janus_runtime.errors import BackendError
 
-# The largest negative that every dtype of activations holds, with room for a score.
-MASKED = -30000.0
 LENGTHS = np.array([9, 1, 5], np.int32)
 STEPS = 6
 ROOM = 20
@@ -23,14 +23,15 @@ class Driver:
         model = bundle.manifest.language_model
         # What was never written must not matter.
         shape = (len(LENGTHS), model.num_heads, ROOM, model.head_size)
-        names = [name for name in self.engine.spec.inputs if name.startswith(("past_key_", "past_value_"))]
-        self.cache = {name: np.full(shape, 1e3, np.float32) for name in names}
+        self.cache = {name: np.full(shape, 1e3, np.float32) for name in self.engine.spec.cache.inputs}
         self.lengths = np.zeros(len(LENGTHS), np.int32)
 
-    def run(self, embeds, counts):
+    def run(self, embeds, counts, places=None):
+        """`places`: those of the last tokens, unless others are asked for."""
         rows, tokens, _ = embeds.shape
-        last_row = np.arange(rows, dtype=np.int32) * tokens + counts - 1
-        hidden = self.call({"embeds": embeds, "last_row": last_row.astype(np.int32)}, tokens, counts)
+        if places is None:
+            places = np.arange(rows, dtype=np.int32) * tokens + counts - 1
+        hidden = self.call({"embeds": embeds, "places": places.astype(np.int32)}, tokens, counts)
         self.lengths += counts
         return hidden
 
@@ -107,6 +108,33 @@ def test_flavours_agree(bundle, embeds, flavour):
         for row in range(len(LENGTHS)):
             difference = relative_difference(got[step, row], expected[step, row])
             assert difference <= FLAVOURS, f"{flavour}, step {step}, row {row}: {difference:.1e}"
+
+
+@pytest.mark.parametrize("flavour", ["slice", "inplace"])
+def test_several_places_of_each_row(bundle, embeds, flavour):
+    """Three new tokens over filled caches of different lengths in one call, of two rows all three asked for: six outputs."""
+    prompt, steps = embeds
+    one, whole = (DRIVERS[flavour](bundle, flavour) for _ in range(2))
+    for driver in (one, whole):
+        driver.run(prompt, LENGTHS)
+    expected = np.stack([one.run(step, np.ones(3, np.int32)) for step in steps[:3]], axis=1)  # [R, 3, D]
+    places = np.array([0, 1, 2, 6, 7, 8], np.int32)
+    got = whole.run(np.concatenate(steps[:3], axis=1), np.full(3, 3, np.int32), places)
+    assert got.shape == (6, expected.shape[-1])
+    assert relative_difference(got.reshape(2, 3, -1), expected[[0, 2]]) <= FLAVOURS
+    # The cache is left as by the steps.
+    assert relative_difference(*(driver.run(steps[3], np.ones(3, np.int32)) for driver in (whole, one))) <= FLAVOURS
+
+
+def test_what_a_flavour_cannot_do_is_a_field(bundle):
+    """ONNX Runtime's operator refuses several tokens of several rows over filled caches."""
+    caches = {graph.flavour: graph.cache for graph in bundle.manifest.graphs.values() if graph.kind == "language_model"}
+    assert {flavour: cache.ragged_append for flavour, cache in caches.items()} == {"gqa": False, "slice": True, "inplace": True}
+    driver = GroupQuery(bundle, "gqa")
+    prompt, steps = np.zeros((3, 4, bundle.manifest.language_model.hidden_size), np.float32), np.ones(3, np.int32)
+    driver.run(prompt, np.full(3, 4, np.int32))
+    with pytest.raises(BackendError, match="batch_size must be 1 when sequence_length > 1"):
+        driver.run(prompt, 4 * steps)
 
 
 @pytest.mark.parametrize("flavour", ["gqa", "inplace"])

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from janus_export.onnx.inline import DOMAIN, expand
+from janus_export.onnx.inline import DOMAIN, inline
 from janus_export.onnx.opsets import lower
 
 
@@ -36,7 +36,7 @@ def test_a_word_becomes_what_it_stands_for():
     )
     words = [helper.make_node("w", ["x", "y"], ["p", "q"], domain=DOMAIN), helper.make_node("w", ["p", "y"], ["r", "s"], domain=DOMAIN)]
     model = model_of([*words, helper.make_node("Neg", ["r"], ["t"])], ["x", "y"], ["q", "t"], domains=[DOMAIN])
-    expand(model, "w", body)
+    inline(model, "w", body)
     assert DOMAIN not in model.graph.opset_imports and {node.op_type for node in model.graph} == {"Mul", "Sub", "Neg"}
     assert len(model.graph.initializers) == 1, "a constant is stored once"
     x, y = np.float32([1, 2]), np.float32([5, 7])
@@ -47,7 +47,7 @@ def test_a_word_becomes_what_it_stands_for():
 def test_the_newer_opset_wins():
     body = model_of([helper.make_node("Neg", ["a"], ["b"])], ["a"], ["b"], opset=21)
     model = model_of([helper.make_node("w", ["x"], ["y"], domain=DOMAIN)], ["x"], ["y"], opset=18, domains=[DOMAIN])
-    expand(model, "w", body)
+    inline(model, "w", body)
     assert model.graph.opset_imports[""] == 21
 
 

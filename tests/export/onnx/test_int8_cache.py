@@ -24,6 +24,7 @@ from janus_export.recipes import RopeTable
 from janus_runtime.bundle.bundle import Bundle
 from janus_runtime.checks.tolerances import FP32, INT8_CACHE
 from janus_runtime.checks.verify import relative_difference, verify_goldens
+from janus_runtime.decoding.sessions import open_session
 
 HEADS, SIZE = 2, 8
 TEXT = SimpleNamespace(num_heads=HEADS, head_size=SIZE)
@@ -111,18 +112,19 @@ def test_the_kernel_stores_what_the_scale_says_and_clips_beyond():
 def test_a_decoder_hardly_notices(bundles, checkpoints, tmp_path, monkeypatch):
     """Prefill and steps over an int8 cache against the same integer weights over an fp32 one."""
     ours = bundles("small", "int8")
-    formats = precision._FORMATS["int8"]
-    monkeypatch.setitem(formats, "language_model.gqa", replace(formats["language_model.gqa"], int8_cache=False))
+    real = precision.format_of
+    for module in ("bundle", "onnx.trace"):
+        monkeypatch.setattr(f"janus_export.{module}.format_of", lambda *graph: replace(real(*graph), int8_cache=False))
     export_bundle(open_checkpoint(str(checkpoints("small", "hf"))), tmp_path / "float", "int8")
     hidden = {}
     for folder, dtype in ((ours, "int8"), (tmp_path / "float", "float32")):
         with janus_runtime.load(folder, backend="cpu") as janus:
             engines = janus._engines
-            session = engines.session("text", 2, 60)
-            assert {tensor.dtype for tensor in session._cache.values()} == {np.dtype(dtype)}
+            session = open_session(engines, "text", 2, 60)
+            assert {tensor.dtype for tensor in session._cache} == {np.dtype(dtype)}
             rows = [engines.embed_text(np.arange(10, 10 + length, dtype=np.int32)) for length in (40, 25)]
             steps = engines.embed_text(np.arange(100, 140, dtype=np.int32)).reshape(20, 2, 1, -1)
-            hidden[dtype] = np.stack([session.extend(rows), *map(session.advance, steps)])
+            hidden[dtype] = np.stack([session.fill(rows, [0, 1]), *(session.fill(list(step), [0, 1]) for step in steps)])
     assert 0 < relative_difference(hidden["int8"], hidden["float32"]) <= INT8_CACHE
 
 

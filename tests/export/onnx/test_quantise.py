@@ -104,10 +104,12 @@ def test_a_value_that_is_no_number_is_refused(tmp_path):
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_every_graph_keeps_its_tolerance(bundles, precision):
     with janus_runtime.load(bundles("small", precision), backend="cpu") as janus:
-        checks = list(verify_goldens(janus._engines))
+        checks, graphs = list(verify_goldens(janus._engines)), janus.manifest.graphs
     assert {check.graph.split(".")[0] for check in checks} >= {"language_model", "image_head", "vision_encoder", "text_embed"}
     for check in checks:
-        assert check.passed and check.tolerance == tolerance(check.graph.split(".")[0], precision), check
+        weights = graphs[check.graph].format.weights
+        assert weights in ("float32", "int8", precision), check
+        assert check.passed and check.tolerance == tolerance(graphs[check.graph].kind, weights), check
 
 
 @pytest.mark.parametrize(("precision", "bits"), [("int8", 8), ("int4", 4)])

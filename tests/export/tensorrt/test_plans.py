@@ -25,9 +25,9 @@ from janus_export.tensorrt import builder as builder_module
 from janus_export.tensorrt import plans as engines_module
 from janus_export.tensorrt.builder import Builder, float_types, pin_types, with_sizes
 from janus_export.tensorrt.plans import build_engines, profiles_of
-from janus_export.tensorrt.weights import bytes_of, interface, rewritten, save
 from janus_runtime.bundle.bundle import Bundle
-from janus_runtime.bundle.manifest import MAX_STEPS, TensorSpec
+from janus_runtime.bundle.interface import TensorSpec
+from janus_runtime.bundle.manifest import MAX_STEPS
 from janus_runtime.bundle.plans import find_plans
 from janus_runtime.errors import BackendError, BundleError, JanusError
 from janus_runtime.packages import install_hint
@@ -82,7 +82,7 @@ def test_every_graph_of_pro_1b_builds(pro, flavour, monkeypatch):
     assert (found, read) == (folder, key)
     graphs = {name for name in Bundle.open(pro).manifest.graphs if not name.startswith("language_model.")}
     assert set(key.plans) == graphs | {f"language_model.{flavour}"}
-    assert (key.rows, key.piece, key.weights, key.flavour) == ((2, 8, 32), 128, "fp16", flavour)
+    assert (key.rows, key.chunk, key.flavour) == ((2, 8, 32), 128, flavour)
     assert key.lengths == ((1216,) if flavour == "inplace" else (320, 512, 704, 1216))
     for name, plan in key.plans.items():
         assert plan.bytes >= 0.9 * Bundle.open(pro).manifest.graphs[name].weight_bytes, f"{name} holds too little to hold its weights"
@@ -90,40 +90,6 @@ def test_every_graph_of_pro_1b_builds(pro, flavour, monkeypatch):
     monkeypatch.setattr(Builder, "build", lambda *arguments: pytest.fail("a build began that the disk has no room for"))
     with pytest.raises(JanusError, match="GB free, the plans need"):
         build_engines(pro, flavour=flavour, **RTX)
-
-
-@pytest.mark.parametrize("name", ["language_model.slice", "language_model.inplace", "text_head", "image_head", "image_draw"])
-def test_other_weights_at_true_widths(pro, tmp_path, name):
-    """Their networks are read whole, too; what is packed stays packed in the plan, and bf16 is as large as fp16."""
-    graph, builder = Bundle.open(pro).graph(name), Builder(**RTX)
-    sizes = {"max_length": 320} if name.endswith("inplace") else {}
-    taken = {}
-    for weights in ("fp16", "bf16", "int4"):
-        model, path = rewritten(name, pro / graph.file, weights), pro / graph.file
-        if model:
-            path = tmp_path / f"{name}.onnx"
-            save(model, path)
-        plan = tmp_path / f"{name}.plan"
-        builder.build(path, plan, interface(name, graph, weights), profiles_of(name, (1, 2), (320,), 128), sizes, 0, tmp_path / "t")
-        taken[weights] = plan.stat().st_size
-        if weights == "int4" and model:
-            assert bytes_of(model) < 0.3 * graph.weight_bytes and taken["int4"] < 0.45 * graph.weight_bytes
-    assert taken["bf16"] == pytest.approx(taken["fp16"], rel=0.1)
-    if not name.startswith("image"):
-        assert taken["int4"] < 0.25 * taken["fp16"]
-
-
-def test_plans_of_other_weights_replace_one_another(tiny16):
-    """One kind at a time; what TensorRT read is gone."""
-    whole = None
-    for weights in (None, "bf16", "int4"):
-        folder, key = build_engines(tiny16, **SMALL, weights=weights)
-        assert key.weights == (weights or "fp16") and find(tiny16) == (folder, key)
-        assert {path.suffix for path in folder.iterdir()} == {".plan", ".json"}
-        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-        whole = whole or key
-        assert dataclasses.replace(key, weights=whole.weights, plans=whole.plans) == whole
-        assert {name: plan.graph_sha256 for name, plan in key.plans.items()} == {n: plan.graph_sha256 for n, plan in whole.plans.items()}
 
 
 def test_every_graph_of_janusflow_builds(bundles, tmp_path):
@@ -137,12 +103,6 @@ def test_every_graph_of_janusflow_builds(bundles, tmp_path):
     assert first == {"images": (1, 1, 4), "tokens": (1, 32, 512), "max_length": (1, 1, 1)}
     # As many as the runtime takes.
     assert profiles_of("time_embed", (2, 8), (64, 512), 64) == [{"steps": (1, 30, MAX_STEPS)}]
-
-
-@pytest.mark.parametrize("weights", ["bf16", "int4"])
-def test_a_flow_is_not_left_in_fp16_unsaid(bundles, weights):
-    with pytest.raises(BackendError, match=f"draws by a flow, whose step has no form of {weights} here; give --weights fp16"):
-        build_engines(bundles("tiny-flow", "fp16"), **SMALL, weights=weights)
 
 
 def test_a_janusflow_that_only_draws_has_no_decoder_to_choose(bundles):
@@ -243,7 +203,7 @@ def test_8_6_is_asked_for_fp16_only_where_the_file_has_it(monkeypatch, half, fla
         TacticSource=names(CUBLAS=0, CUBLAS_LT=1, CUDNN=2, EDGE_MASK_CONVOLUTIONS=3), ProfilingVerbosity=names(DETAILED="detailed"),
     )  # fmt: skip
     found = builder_module.features(old)
-    assert found == builder_module.Features(explicit_batch=True, strongly_typed=False, in_place=False, weights=())
+    assert found == builder_module.Features(explicit_batch=True, strongly_typed=False, in_place=False)
     pinned = []
     monkeypatch.setattr(builder_module, "float_types", lambda network, library: [(None, ["half" if half else "float"])])
     monkeypatch.setattr(builder_module, "pin_types", lambda network, library: pinned.append(network))
@@ -352,10 +312,10 @@ def test_every_tensorrt_name_exists():
 
 
 def test_profiles_of_a_decoder():
-    steps = profiles_of("language_model.slice", (1, 2), (64, 96), 64)
+    steps = profiles_of("language_model", (1, 2), (64, 96), 64)
     assert [(p["rows"][0], p["max_length"][0]) for p in steps[:-1]] == [(1, 64), (1, 96), (2, 64), (2, 96)]
     assert all(low == usual == high for p in steps[:-1] for low, usual, high in p.values())
-    assert steps[-1] == {"rows": (1, 2, 2), "tokens": (1, 64, 64), "max_length": (64, 96, 96)}
+    assert steps[-1] == {"rows": (1, 2, 2), "tokens": (1, 64, 64), "outputs": (1, 2, 2), "max_length": (64, 96, 96)}
 
 
 def test_a_picture_takes_two_rows():
@@ -377,7 +337,7 @@ def test_sizes_that_cannot_be(tiny16, wrong, message):
 
 def test_lengths_end_at_the_models_own(tiny16):
     _, key = build_engines(tiny16, **{**SMALL, "lengths": (64, 5000)}, flavour="slice")
-    assert key.lengths == (64, 1024) and key.piece == 64
+    assert key.lengths == (64, 1024) and key.chunk == 64
 
 
 def test_an_input_that_no_output_needs_fails_the_build(tiny16, tmp_path):
@@ -455,7 +415,7 @@ def test_a_killed_build_leaves_nothing_that_is_read(tiny16):
     code = """
 import os, signal, sys
 from pathlib import Path
-from janus_export.engines import build_engines
+from janus_export.tensorrt.plans import build_engines
 def stage(name, share):
     if "image_embed" in name:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -493,7 +453,7 @@ def test_no_torch_is_imported(tiny16):
 import sys
 from pathlib import Path
 from janus_export import cli
-from janus_export.engines import build_engines
+from janus_export.tensorrt.plans import build_engines
 build_engines(Path(sys.argv[1]), (2,), (64,), library="tensorrt_rtx", compute_capability="8.9")
 print([name for name in ("torch", "transformers", "onnxscript", "huggingface_hub") if name in sys.modules])
 """
@@ -543,20 +503,6 @@ def test_a_flavour_that_the_library_or_the_bundle_has_not(tiny, tiny16, monkeypa
     (tiny16 / "manifest.json").write_text(dataclasses.replace(manifest, graphs=graphs).to_json())
     with pytest.raises(BundleError, match="has no graph 'language_model.slice'"):
         build_engines(tiny16, **SMALL)
-
-
-@pytest.mark.parametrize("weights", ["fp16", "bf16", "int4"])
-def test_weights_are_made_of_an_fp16_bundles(run, tiny, weights):
-    line = refused(run, tiny, "--weights", weights)
-    assert f"is fp32, expected an fp16 bundle for --weights {weights}" in line and "--precision fp16'" in line
-
-
-def test_weights_that_the_library_has_not(tiny16, monkeypatch):
-    real = builder_module.features
-    assert real(trt).weights == ("bf16", "int4")
-    monkeypatch.setattr(builder_module, "features", lambda library: dataclasses.replace(real(library), weights=("bf16",)))
-    with pytest.raises(BackendError, match=r"tensorrt_rtx \S+ has no int4 weights, expected 10.0 or newer; give --weights fp16"):
-        build_engines(tiny16, **SMALL, weights="int4")
 
 
 def test_numbers_that_are_none(run, tiny16):

@@ -44,7 +44,7 @@ def test_an_unknown_name(bundle):
 
 @pytest.mark.parametrize(
     "name, library, backend, extra",
-    [("tensorrt", "tensorrt", "tensorrt", "trt"), ("cuda", "onnxruntime", "ort_cuda", "gpu"), ("cpu", "onnxruntime", "ort", "cpu")],
+    [("tensorrt", "tensorrt", "tensorrt", "trt"), ("cuda", "onnxruntime", "ort_cuda", "gpu"), ("cpu", "onnxruntime", "ort_cpu", "cpu")],
 )
 def test_a_missing_library_is_named_with_its_extra(bundle, monkeypatch, name, library, backend, extra):
     no_module(monkeypatch, library, backend)

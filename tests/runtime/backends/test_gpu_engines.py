@@ -7,14 +7,19 @@ import pytest
 
 from janus_runtime.backends import ort_cuda
 from janus_runtime.bundle.bundle import Bundle
-from janus_runtime.bundle.manifest import Graph, TensorSpec
+from janus_runtime.bundle.interface import NumberFormat, TensorSpec
+from janus_runtime.bundle.manifest import Graph
 from janus_runtime.errors import BackendError, OutOfMemory
 
 SPEC = Graph(
-    "g.onnx",
-    {"embeds": TensorSpec("float16", ("rows", "tokens", 8)), "past_key_0": TensorSpec("float16", ("rows", 1, "max_length", 4))},
-    {"hidden": TensorSpec("float16", ("rows", 8))},
-    0,
+    kind="language_model",
+    flavour="slice",
+    file="g.onnx",
+    format=NumberFormat("float16", "float16"),
+    inputs={"embeds": TensorSpec("float16", ("rows", "tokens", 8)), "past_key_0": TensorSpec("float16", ("rows", 1, "max_length", 4))},
+    outputs={"hidden": TensorSpec("float16", ("outputs", 8))},
+    cache=None,
+    weight_bytes=0,
 )
 
 
@@ -240,5 +245,5 @@ def test_out_of_memory_is_named(cuda):
         raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
 
     engine._session.run_with_iobinding = fail
-    with pytest.raises(OutOfMemory, match="failed: Failed to allocate memory .*--batch-size"):
+    with pytest.raises(OutOfMemory, match="failed: Failed to allocate memory .*batch_size"):
         engine.enqueue(gqa_tensors(engine))

@@ -8,7 +8,8 @@ import pytest
 
 from janus_runtime.backends.cuda_kernels import PARAMETERS, SOURCE
 from janus_runtime.errors import BackendError
-from janus_runtime.sampling.sampler import guide, keep_top_k
+from janus_runtime.sampling.guidance import Pairs
+from janus_runtime.sampling.sampler import keep_top_k
 from testing.cuda_on_cpu import CpuGpu, compile_for_cpu
 from testing.numpy_device import NumpyDevice
 
@@ -86,16 +87,19 @@ def ulps(a, b):
 def test_gumbel(run, num_ids):
     random = np.random.default_rng(num_ids)
     seeds = np.array([0, 2**64 - 1, 7, *random.integers(0, 2**64, 2, dtype=np.uint64)], np.uint64)
-    noise, step = np.full((len(seeds), num_ids), np.nan, np.float32), np.array([575], np.int32)
-    got, *_ = run("gumbel", noise, seeds, step, PLAIN, compare=False)
+    noise, step = np.full((len(seeds), num_ids), np.nan, np.float32), np.array([575, 0, 3, 4, 5], np.int32)
+    sampling = np.tile(np.array(PLAIN), (len(seeds), 1))
+    got, *_ = run("gumbel", noise, seeds, step, sampling, compare=False)
     device = NumpyDevice()
-    device.kernels.gumbel(noise, seeds, step, np.array(PLAIN))
+    device.kernels.gumbel(noise, seeds, step, sampling)
     assert ulps(got, device.download(noise)).max() <= 1
 
 
 def test_gumbel_is_zero_where_greedy(run):
-    noise = np.full((2, 37), np.nan, np.float32)
-    run("gumbel", noise, np.array([1, 2], np.uint64), np.array([3], np.int32), [1.0, 50.0, 0.5])
+    """Rows of one batch need not be drawn alike."""
+    noise, sampling = np.full((3, 37), np.nan, np.float32), np.array([[1.0, 50.0, 0.5], PLAIN, [1.0, 0.0, 1.0]])
+    got, *_ = run("gumbel", noise, np.array([1, 2, 3], np.uint64), np.array([3, 3, 3], np.int32), sampling, compare=False)
+    assert not got[[0, 2]].any() and got[1].all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3.4e38])
@@ -104,8 +108,16 @@ def test_gumbel_is_zero_where_greedy(run):
 def test_check(run, value, row, place):
     logits = np.zeros((3, 5001), np.float32)
     logits[row, place] = value
-    *_, bad = run("check", logits, np.array([1, 1, 0], np.int32), np.array([41], np.int32), np.zeros(1, np.int32))
-    assert bad[0] == (42 if row == 0 and not np.isfinite(value) else 0)
+    *_, bad = run("check", logits, np.array([1, 1, 0], np.int32), np.array([41, 7, 8], np.int32), np.zeros(3, np.int32))
+    assert bad.tolist() == ([42, 0, 0] if row == 0 and not np.isfinite(value) else [0, 0, 0])
+
+
+def test_check_of_pairs(run):
+    """Both rows of a picture go by its step; a row that is well says nothing of its neighbour."""
+    logits = np.zeros((4, 300), np.float32)
+    logits[1, 299] = logits[3, 0] = np.nan
+    *_, bad = run("check", logits, np.ones(4, np.int32), np.array([4, 9], np.int32), np.zeros(4, np.int32))
+    assert bad.tolist() == [0, 5, 0, 10]
 
 
 @pytest.mark.parametrize("value", [0, np.nan])
@@ -118,7 +130,7 @@ def test_check_leaves_what_was_bad(run, value):
 
 def keep(run, logits, rows, sampling, cfg_weight=5.0, temperature=1.0, **options):
     noise = np.random.default_rng(0).standard_normal((rows, logits.shape[1])).astype(np.float32)
-    numbers = np.array([cfg_weight], np.float32), np.array([temperature], np.float32), np.array(sampling, np.float64)
+    numbers = np.full(rows, cfg_weight, np.float32), np.full(rows, temperature, np.float32), np.tile(np.array(sampling, float), (rows, 1))
     kept, *_ = run("keep", noise, logits, *numbers, **options)
     return ~np.isneginf(kept)
 
@@ -143,7 +155,7 @@ def test_keep_on_random_scores(run, case):
     # No round numbers: of many equals, where those end would hang on the last bit of a sum.
     top_p = float(random.choice([1.0, 1e-6, 0.99897, *random.random(3)]))
     cfg_weight, temperature = float(random.choice([0.0, 1.0, 5.0])), float(random.choice([1.0, 0.7, 100.0]))
-    scores = (guide(logits, cfg_weight) if guided else logits) / np.float32(temperature)
+    scores = (Pairs(cfg_weight).mix(logits) if guided else logits) / np.float32(temperature)
     doubt = top_p < 1 and doubtful(keep_top_k(scores, top_k) if top_k else scores, top_p)
     assert not doubt, "this case hangs on how probabilities are summed: choose another seed"
     kept = keep(run, logits, rows, [0, top_k, top_p], cfg_weight, temperature)
@@ -180,8 +192,16 @@ def test_keep_leaves_noise_alone_where_nothing_is_ruled_out(run, sampling):
     assert keep(run, np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32), 2, sampling).all()
 
 
+def test_keep_by_each_row_s_own_settings(run):
+    logits, noise = np.random.default_rng(4).standard_normal((3, 500)).astype(np.float32), np.zeros((3, 500), np.float32)
+    sampling = np.array([[0, 3, 1], PLAIN, [0, 0, 0.5]])
+    kept, *_ = run("keep", noise, logits, np.zeros(3, np.float32), np.array([1, 1, 0.1], np.float32), sampling)
+    count = (~np.isneginf(kept)).sum(-1)
+    assert count[0] == 3 and count[1] == 500 and 0 < count[2] < 50
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_keep_ends_on_scores_that_are_no_numbers(run, bad):
+def test_keep_ends_on_scores_of_nan(run, bad):
     logits = np.random.default_rng(2).standard_normal((2, 100)).astype(np.float32)
     logits[0] = bad
     kept = keep(run, logits, 2, [0, 10, 0.9], compare=False)
@@ -196,13 +216,14 @@ def test_keep_over_a_whole_vocabulary(run):
 @pytest.mark.parametrize("rows", [1, 300])
 def test_record(run, rows):
     ids = np.arange(rows, dtype=np.int32) + 5
-    _, log, step = run("record", ids, np.zeros((3, rows), np.int32), np.array([2], np.int32))
-    assert log[2].tolist() == ids.tolist() and step[0] == 3
+    steps = np.arange(rows, dtype=np.int32) % 3
+    _, log, step = run("record", ids, np.zeros((3, rows), np.int32), steps)
+    assert log[steps, np.arange(rows)].tolist() == ids.tolist() and np.count_nonzero(log) == rows and (step == steps + 1).all()
 
 
 def test_record_after_the_last_row_writes_none(run):
-    _, log, step = run("record", np.ones(2, np.int32), np.zeros((3, 2), np.int32), np.array([3], np.int32))
-    assert not log.any() and step[0] == 4
+    _, log, step = run("record", np.ones(2, np.int32), np.zeros((3, 2), np.int32), np.array([3, 2], np.int32))
+    assert log.tolist() == [[0, 0], [0, 0], [0, 1]] and step.tolist() == [4, 3]
 
 
 @pytest.mark.parametrize("dtype, size", [("float16", 8), ("float16", 24), ("float32", 12), ("int8", 16)])

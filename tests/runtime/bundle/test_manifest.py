@@ -20,10 +20,11 @@ def parse(value) -> Manifest:
 def changed(raw, path, value):
     """A copy of `raw` with the field at `path` set, or taken out for None."""
     copy = json.loads(json.dumps(raw))
-    *parents, last = path.split(".")
+    # The name of a flavour's graph has a dot.
+    *parents, last = path.replace("model.gqa", "model/gqa").split(".")
     node = copy
     for parent in parents:
-        node = node[parent]
+        node = node[parent.replace("/", ".")]
     if value is None:
         del node[last]
     else:
@@ -65,14 +66,24 @@ def test_round_trip(raw):
         ("defaults.max_tokens", 0, "defaults.max_tokens is 0"),
         ("language_model.max_length", 1, "language_model.max_length is 1"),
         ("tokens.eos.id", 5000, "tokens.eos.id is 5000"),
-        ("graphs.text_embed.inputs", {}, "graphs.text_embed.inputs.text_ids does not fit: .*got None"),
-        ("language_model.num_layers", 3, "language_model.gqa.inputs does not fit: expected 6, got 4"),
+        ("graphs.text_embed.inputs", {}, r"graphs.text_embed.inputs does not fit: expected \['text_ids'\], got \[\]"),
+        ("language_model.num_layers", 3, r"language_model.gqa.inputs does not fit: expected .*'past_value_2'\], got"),
         ("language_model.head_size", 32, "inputs.past_key_0 does not fit"),
-        ("language_model.vocab_size", 321, r"graphs.text_head.outputs.logits does not fit: expected \('rows', 321\)"),
+        ("graphs.language_model.gqa.flavour", "slice", "graphs.language_model.gqa does not fit: expected language_model.slice"),
+        ("graphs.text_draw.kind", "image_draw", "graphs.text_draw does not fit: expected image_draw, got text_draw"),
+        ("graphs.text_head.flavour", "gqa", "graphs.text_head does not fit: expected text_head.gqa"),
+        ("graphs.text_head.kind", "head", "graphs.text_head.kind: expected one of text_embed, .*, got 'head'"),
+        ("graphs.text_head.format.weights", "int2", "graphs.text_head.format.weights: expected one of float32, float16, int8, int4"),
+        ("graphs.language_model.gqa.cache.ragged_append", True, "graphs.language_model.gqa.cache does not fit"),
+        ("language_model.vocab_size", 321, r"graphs.text_head.outputs.logits does not fit: expected .*\('rows', 321\)"),
         ("image_input.num_tokens", 15, "graphs.vision_encoder.outputs.embeds does not fit"),
         ("image_output.num_ids", 513, "graphs.image_head.outputs.logits does not fit"),
-        ("image_output.size", 65, "graphs.image_decoder.outputs.pixels does not fit"),
-        ("graphs.image_encoder.outputs.image_ids.shape", ["n", 16], r"image_encoder.outputs, sizes that no input has, .*got \('n',\)"),
+        ("image_output.size", 65, "graphs.image_encoder.inputs.pixels does not fit"),
+        (
+            "graphs.image_encoder.outputs.image_ids.shape",
+            ["n", 16],
+            r"image_encoder.outputs.image_ids does not fit: expected .*'images', 16.*, got .*'n', 16",
+        ),
         ("graphs.text_head.inputs.hidden.shape", ["rows", 1.5], r"shape\[1\]: expected"),
     ],
 )

@@ -24,7 +24,7 @@ def bundle(tiny, tmp_path):
 def key(bundle):
     files, file = bundle.manifest.files, bundle.manifest.graphs[GRAPH].file
     return PlanSet(
-        format=FORMAT, **HERE, flavour="slice", weights="fp32", weights_sha256=files[WEIGHTS].sha256, rows=(2,), lengths=(64,), piece=64,
+        format=FORMAT, **HERE, flavour="slice", weights_sha256=files[WEIGHTS].sha256, rows=(2,), lengths=(64,), chunk=64,
         plans={GRAPH: Plan(f"{GRAPH}.plan", 5, "0" * 64, files[file].sha256)},
     )  # fmt: skip
 

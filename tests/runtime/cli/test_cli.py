@@ -35,7 +35,7 @@ def objects(result):
 def seen_sizes(monkeypatch):
     """Sizes of the pictures that reach preprocessing."""
     sizes = []
-    for module in ("image_to_text", "janus"):
+    for module in ("chat", "janus"):
 
         def record(picture, spec):
             sizes.append(picture.size)

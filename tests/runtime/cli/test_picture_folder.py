@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 
 from janus_runtime.cli.picture_folder import PictureFolder
-from janus_runtime.drawing.pipeline import GeneratedImage
-from janus_runtime.sampling.sampler import Sampler
+from janus_runtime.drawing.request import DrawSettings, GeneratedImage
 
 
 def picture(prompt="fox"):
     image = Image.new("RGB", (8, 8), "red")
-    return GeneratedImage(image, None, None, prompt, 0, 5.0, Sampler(), 16, None, None, {})
+    return GeneratedImage(image, None, None, prompt, 0, DrawSettings(5.0, 1.0, 0, 1.0, None, None, None), {})
 
 
 def folder(path, model="tiny"):

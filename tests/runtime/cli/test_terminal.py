@@ -14,15 +14,15 @@ CHAT = ("-m", "janus_runtime.cli", "chat", "--temperature", 5, "--max-tokens", 5
 # A model that says what a test wants, as slowly as it wants.
 SCRIPTED = """
 import sys, time
-from janus_runtime import image_to_text
+from janus_runtime import chat
 from janus_runtime.cli import main
 from janus_runtime.decoding.engines import Engines
 pieces, wait = {pieces!r}, {wait}
-say, following, encode = image_to_text.Chat.say, image_to_text.Answer.__next__, Engines.encode_image
+say, following, encode = chat.Chat.say, chat.Answer.__next__, Engines.encode_image
 def scripted(self, text, *arguments, **settings):
     answer = say(self, text, *arguments, **settings)
     if pieces:
-        answer._chunks = iter(pieces)
+        answer._chunks = (piece for piece in pieces)
     return answer
 def slow(self):
     time.sleep(wait)
@@ -31,7 +31,7 @@ def slow_encode(self, pixels):
     print("encoding", file=sys.stderr, flush=True)
     time.sleep(3 * wait)
     return encode(self, pixels)
-image_to_text.Chat.say, image_to_text.Answer.__next__, Engines.encode_image = scripted, slow, slow_encode
+chat.Chat.say, chat.Answer.__next__, Engines.encode_image = scripted, slow, slow_encode
 main(sys.argv[1:])
 """
 
@@ -175,7 +175,8 @@ def test_a_pipe_gets_an_answer_as_it_is(red):
 @pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "Interrupted\n"), (signal.SIGTERM, 143, "")])
 def test_a_drawing_that_is_ended_keeps_what_is_done(tmp_path, number, code, said):
     command = [sys.executable, "-m", "janus_runtime.cli", "generate", "a red circle", "-n", "999", "--batch-size", "1", "--quiet"]
-    process = subprocess.Popen([*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, "--out", str(tmp_path)], preexec_fn=lambda: signal.signal(number, signal.SIG_DFL), **streams)
     first = process.stdout.readline().strip()
     process.send_signal(number)
     others, errors = process.communicate(timeout=PATIENCE)

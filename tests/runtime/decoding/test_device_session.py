@@ -12,11 +12,14 @@ from janus_runtime.checks.tolerances import FP32
 from janus_runtime.checks.verify import relative_difference
 from janus_runtime.decoding import device_session
 from janus_runtime.decoding.engines import Engines
+from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import BackendError, Cancelled, NumericalError, OutOfMemory, PromptError
 from janus_runtime.janus import Janus
 from janus_runtime.prompt import Prompter
+from janus_runtime.sampling.guidance import Pairs
 from janus_runtime.sampling.noise import Noise
 from janus_runtime.sampling.sampler import Sampler
+from testing.sessions import prefill, step
 from testing.stand_in import StandIn
 from tests.marks import needs_opset_24
 
@@ -57,7 +60,9 @@ def pictures(janus, *arguments, **settings):
 def test_a_picture_to_draw_from_is_refused_before_any_work(device):
     """Not as a prompt that is too long for the plans at hand, which no others would mend."""
     for settings in ({}, {"n": 40}):
-        with pytest.raises(BackendError, match="takes three rows, and draws on stand-in are of pairs; use --backend cpu"):
+        with pytest.raises(
+            BackendError, match="needs 3 rows a picture and the stand-in backend draws with 2; load the bundle with backend=cpu"
+        ):
             device("slice").generate("a red circle " * 400, image=RED, **settings)
 
 
@@ -104,13 +109,13 @@ def test_logits_of_every_step(janus, device, flavour):
     late = rng.standard_normal((40, width), np.float32)
     results = []
     for each in (janus, device(flavour)):
-        session = each._engines.session("image", rows=4, max_length=120)
-        logits = [session.prefill(rows), session.prefill([late], slot=2), session.prefill([late[:5]], slot=2)]
-        session.replicate(0, 3)
-        logits += [session.step(np.array([step, 5, 6, step], np.int32)) for step in range(4)]
+        session = open_session(each._engines, "image", rows=4, max_length=120)
+        logits = [prefill(session, rows, "image"), prefill(session, [late], "image", 2), prefill(session, [late[:5]], "image", 2)]
+        session.copy(0, 3)
+        logits += [step(session, np.array([number, 5, 6, number], np.int32)) for number in range(4)]
         assert np.array_equal(logits[-1][0], logits[-1][3]), "a copy goes the same way"
         session.truncate(2, 30)
-        logits += [session.step(np.array([1, 2, 3, 4], np.int32))]
+        logits += [step(session, np.array([1, 2, 3, 4], np.int32))]
         results.append((logits, session.lengths.tolist()))
     assert results[0][1] == results[1][1]
     for index, (expected, got) in enumerate(zip(results[0][0], results[1][0], strict=True)):
@@ -124,14 +129,13 @@ def test_int4_weights_beside_an_fp16_cache(bundles):
         assert checks["language_model.gqa_cuda"].passed and "language_model.gqa" not in checks
         assert len(janus.generate("a red circle")) == 1
         spec = janus._engines.language_model.spec
-        assert (spec.inputs["embeds"].dtype, spec.inputs["past_key_0"].dtype) == ("float32", "float16")
+        assert (spec.inputs["embeds"].dtype, spec.cache.dtype) == ("float32", "float16")
 
 
 def session_of(janus, rows=2, length=40):
-    session = janus._engines.session("image", rows, length)
+    session = open_session(janus._engines, "image", rows, length)
     width = janus.manifest.language_model.hidden_size
-    logits = session.prefill([np.ones((4, width), np.float32)] * rows)
-    return session, logits
+    return session, prefill(session, [np.ones((4, width), np.float32)] * rows, "image")
 
 
 def test_steps_are_replays(tiny):
@@ -143,7 +147,7 @@ def test_steps_are_replays(tiny):
         downloads = []
         real = device.download
         device.download = lambda array: downloads.append(array) or real(array)
-        drawn = list(session.draw(logits, 30, Sampler(), Noise([1], logits.shape[1]), 5.0))
+        drawn = list(session.draw(logits, 30, Sampler(), Noise([1], logits.shape[1]), Pairs(5.0)))
         assert len(drawn) == 30 and not downloads
         # 29 steps and a last draw; of the steps, one each over 16 and 160 places was done rather than replayed.
         assert device.launched["replay"] == 27
@@ -161,7 +165,8 @@ def test_a_second_draw_uses_the_memory_and_the_replays_of_the_first(tiny):
         device.launched.clear()
         assert pictures(janus, "a red circle", seed=5) == first
         assert device.launched["replay"] == janus.manifest.image_output.num_tokens - 1
-        assert max(allocated) < session_of(janus)[0]._loop._memory[0].size, "a cache was allocated again"
+        (loop,) = janus._engines._loops._all
+        assert max(allocated) < loop._memory[0].size, "a cache was allocated again"
 
 
 def test_few_steps_are_ahead(tiny):
@@ -169,14 +174,14 @@ def test_few_steps_are_ahead(tiny):
     with opened(tiny) as janus:
         session, logits = session_of(janus, length=150)
         noise = Noise([3], logits.shape[1])
-        whole = [ids.tolist() for ids in session.draw(logits, 20, Sampler(), noise, 5.0)]
+        whole = [ids.tolist() for ids in session.draw(logits, 20, Sampler(), noise, Pairs(5.0))]
         session.truncate(0, 4), session.truncate(1, 4)
-        drawn = session.draw(logits, 20, Sampler(), noise, 5.0)
+        drawn = session.draw(logits, 20, Sampler(), noise, Pairs(5.0))
         assert [next(drawn).tolist() for _ in range(3)] == whole[:3]
         drawn.close()
         assert session.lengths.tolist() == [6, 6]
         session.truncate(0, 4), session.truncate(1, 4)
-        assert [ids.tolist() for ids in session.draw(logits, 20, Sampler(), noise, 5.0)] == whole
+        assert [ids.tolist() for ids in session.draw(logits, 20, Sampler(), noise, Pairs(5.0))] == whole
 
 
 @pytest.mark.parametrize("milliseconds, ahead", [(1, 50), (10, 5), (200, 2)])
@@ -189,7 +194,7 @@ def test_the_host_is_fifty_milliseconds_ahead(tiny, monkeypatch, milliseconds, a
         queued = []
         real = session._queue
         session._queue = lambda *arguments, **options: queued.append(1) or real(*arguments, **options)
-        drawn = session.draw(logits, 140, Sampler(), Noise([3], logits.shape[1]), 5.0)
+        drawn = session.draw(logits, 140, Sampler(), Noise([3], logits.shape[1]), Pairs(5.0))
         for step in range(1, 6):
             next(drawn)
             assert len(queued) <= step + ahead
@@ -222,12 +227,12 @@ def test_nan_or_inf_ends_the_draw(tiny, value):
         assert pictures(janus, "x") == expected
 
 
-def test_keys_that_were_no_numbers_spoil_nothing_later(tiny):
+def test_keys_of_nan_spoil_nothing_later(tiny):
     """Not the same conversation, and not the next session over the same memory."""
     with opened(tiny, lengths=(160,)) as janus:
         session, logits = session_of(janus, length=150)
         noise = Noise([3], logits.shape[1])
-        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, 5.0)]
+        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, Pairs(5.0))]
         decoder = janus._engines.backend.graphs["language_model.slice"]
         first = decoder.calls + 4
 
@@ -240,10 +245,10 @@ def test_keys_that_were_no_numbers_spoil_nothing_later(tiny):
         session.truncate(0, 4), session.truncate(1, 4)
         decoder.after = spoil
         with pytest.raises(NumericalError):
-            list(session.draw(logits, 9, Sampler(), noise, 5.0))
+            list(session.draw(logits, 9, Sampler(), noise, Pairs(5.0)))
         decoder.after = lambda tensors: None
         session.truncate(0, 4), session.truncate(1, 4)
-        assert [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, 5.0)] == whole
+        assert [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, Pairs(5.0))] == whole
 
 
 def test_steps_that_nobody_asked_for_may_be_bad(tiny):
@@ -251,9 +256,9 @@ def test_steps_that_nobody_asked_for_may_be_bad(tiny):
     with opened(tiny, lengths=(160,)) as janus:
         session, logits = session_of(janus, length=150)
         noise = Noise([3], logits.shape[1])
-        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, 5.0)]
+        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, Pairs(5.0))]
         session.truncate(0, 4), session.truncate(1, 4)
-        drawn, host_bad = session.draw(logits, 9, Sampler(), noise, 5.0), session._loop.host_bad
+        drawn, host_bad = session.draw(logits, 9, Sampler(), noise, Pairs(5.0)), session._loop.host_bad
         got = [next(drawn).tolist()]
         host_bad[0] = 4  # the fourth draw
         got += [next(drawn).tolist() for _ in range(2)]
@@ -265,7 +270,7 @@ def test_steps_that_nobody_asked_for_may_be_bad(tiny):
 def test_nothing_runs_on_a_closed_model(tiny):
     janus = opened(tiny)
     session, logits = session_of(janus, length=150)
-    drawn = session.draw(logits, 50, Sampler(), Noise([3], logits.shape[1]), 5.0)
+    drawn = session.draw(logits, 50, Sampler(), Noise([3], logits.shape[1]), Pairs(5.0))
     next(drawn)
     janus.close()
     calls = janus._engines.backend.graphs["language_model.slice"].calls
@@ -277,14 +282,14 @@ def test_nothing_runs_on_a_closed_model(tiny):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda session, logits: session.prefill([np.ones((4, 64), np.float32)]),
-        lambda session, logits: session.advance(np.ones((2, 1, 64), np.float32)),
-        lambda session, logits: session.replicate(0, 1),
-        lambda session, logits: next(session.draw(logits, 5, Sampler(), Noise([1], logits.shape[1]), 5.0)),
+        lambda session, logits: session.prefill([np.ones((4, 64), np.float32)], [0], "image"),
+        lambda session, logits: session.fill([np.ones((1, 64), np.float32)], [0]),
+        lambda session, logits: session.copy(0, 1),
+        lambda session, logits: next(session.draw(logits, 5, Sampler(), Noise([1], logits.shape[1]), Pairs(5.0))),
         lambda session, logits: session._loop.step(32),
         lambda session, logits: session._loop.draw(),
     ],
-    ids=["prefill", "advance", "replicate", "draw", "a step of the loop", "a draw of the loop"],
+    ids=["prefill", "fill", "copy", "draw", "a step of the loop", "a draw of the loop"],
 )
 def test_a_session_of_a_closed_model_says_so(tiny, use):
     janus = opened(tiny)
@@ -319,7 +324,7 @@ def test_what_idle_rows_compute_does_not_matter(tiny):
 
 def test_more_rows_than_were_built(tiny):
     with opened(tiny, rows=(2,)) as janus:
-        with pytest.raises(BackendError, match=r"4 rows at once were asked for, the plans hold 2; .*--batch-size.*--rows 4"):
+        with pytest.raises(BackendError, match=r"4 rows at once were asked for, the plans hold 2; .*batch_size.*--rows 4"):
             janus.generate("x", n=2)
         assert len(janus.generate("x", n=2, batch_size=1)) == 2
 
@@ -340,7 +345,7 @@ def test_a_conversation_is_as_long_as_was_built(tiny):
 def test_out_of_memory_frees_what_is_idle(tiny):
     with opened(tiny) as janus:
         janus.generate("x")
-        device, loops = janus._engines.backend.device, janus._engines.backend._loops
+        device, loops = janus._engines.backend.device, janus._engines._loops
         assert len(loops._idle) == 1
         real = device.empty
 
@@ -355,7 +360,7 @@ def test_out_of_memory_frees_what_is_idle(tiny):
         janus.generate("x", n=4)
         device.empty, fail = empty, True
         with pytest.raises(OutOfMemory, match="8 GB"):
-            janus._engines.session("image", 8, 40)
+            open_session(janus._engines, "image", 8, 40)
         device.empty = real
         assert len(janus.generate("x")) == 1
 

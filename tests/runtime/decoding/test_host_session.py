@@ -4,22 +4,22 @@ import numpy as np
 import pytest
 
 import janus_runtime
-from janus_runtime.bundle.manifest import LanguageModel
 from janus_runtime.checks.tolerances import FP32, INT8_CACHE
 from janus_runtime.checks.verify import relative_difference
-from janus_runtime.decoding.host_session import Session
+from janus_runtime.decoding.host_session import HostSession
+from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import NumericalError
+from janus_runtime.sampling.guidance import Pairs, Plain
 from janus_runtime.sampling.sampler import Sampler
-from testing.fakes import counting_model
+from testing.fakes import CountingModel
+from testing.sessions import prefill, step
 from tests.marks import needs_int8_cache
 
-SIZES = LanguageModel(1, 1, 1, 1, 8, 64)
 GREEDY = Sampler(temperature=0)
 
 
 def session(rows=4, max_length=20, engines=None, grows=False):
-    engines = engines or counting_model()
-    return Session(engines["language_model"], engines["embed"], engines["head"], SIZES, rows, max_length, grows)
+    return HostSession(engines or CountingModel(), rows, max_length, grows)
 
 
 def row(*ids):
@@ -28,37 +28,37 @@ def row(*ids):
 
 def test_a_ragged_prefill_ends_at_each_rows_own_length():
     opened = session()
-    logits = opened.prefill([row(1, 2, 3), row(5)])
+    logits = prefill(opened, [row(1, 2, 3), row(5)], "image")
     assert logits.argmax(-1).tolist() == [6, 5]
     assert opened.lengths.tolist() == [3, 1, 0, 0]
-    assert opened.language_model.calls[0]["last_row"].tolist() == [2, 3]
+    assert opened.language_model.calls[0]["places"].tolist() == [2, 3]
     assert opened.language_model.calls[0]["total_sequence_length"] == 3
 
 
 def test_steps_follow_each_rows_length():
     opened = session(rows=2)
-    opened.prefill([row(1, 2, 3), row(5)])
-    assert opened.step(np.array([1, 2], np.int32)).argmax(-1).tolist() == [7, 7]
+    prefill(opened, [row(1, 2, 3), row(5)], "image")
+    assert step(opened, np.array([1, 2], np.int32)).argmax(-1).tolist() == [7, 7]
     assert opened.lengths.tolist() == [4, 2]
-    assert opened.step(np.array([0, 1], np.int32)).argmax(-1).tolist() == [7, 0]
+    assert step(opened, np.array([0, 1], np.int32)).argmax(-1).tolist() == [7, 0]
 
 
 def test_one_row_continues_where_it_stopped():
     opened = session(rows=1)
-    opened.prefill([row(1, 2)])
-    assert opened.prefill([row(3, 4)]).argmax(-1).tolist() == [10 % 8]
+    prefill(opened, [row(1, 2)], "image")
+    assert prefill(opened, [row(3, 4)], "image").argmax(-1).tolist() == [10 % 8]
     assert opened.lengths.tolist() == [4]
 
 
 @pytest.mark.parametrize("length", [5, 6, 10, 12])
 @pytest.mark.parametrize("before", [0, 3])
 def test_a_lone_prompt_in_pieces_is_the_whole(monkeypatch, length, before):
-    monkeypatch.setattr("janus_runtime.decoding.host_session._PIECE", 5)
-    opened = session(rows=2, engines=counting_model(cache="int8"))
+    monkeypatch.setattr("janus_runtime.decoding.host_session._CHUNK", 5)
+    opened = session(rows=2, engines=CountingModel(cache="int8"))
     if before:
-        opened.prefill([row(*range(before))], slot=1)
+        prefill(opened, [row(*range(before))], "image", 1)
     first = len(opened.language_model.calls)
-    logits = opened.prefill([row(*range(length))], slot=1)
+    logits = prefill(opened, [row(*range(length))], "image", 1)
     assert logits.argmax(-1).tolist() == [(sum(range(before)) + sum(range(length))) % 8]
     assert opened.lengths.tolist() == [0, before + length]
     sizes = [call["embeds"].shape[1] for call in opened.language_model.calls[first:]]
@@ -66,69 +66,101 @@ def test_a_lone_prompt_in_pieces_is_the_whole(monkeypatch, length, before):
 
 
 def test_a_piece_that_fails_undoes_the_ones_before(monkeypatch):
-    monkeypatch.setattr("janus_runtime.decoding.host_session._PIECE", 5)
-    engines = counting_model(cache="int8")
+    monkeypatch.setattr("janus_runtime.decoding.host_session._CHUNK", 5)
+    engines = CountingModel(cache="int8")
     opened = session(rows=1, engines=engines)
-    opened.prefill([row(1, 2)])
-    real = engines["language_model"]._answer
+    prefill(opened, [row(1, 2)], "image")
+    real = engines.language_model._answer
 
     def fail_later(inputs, outputs):
         if inputs["seqlens_k"][0] > 8:
             raise OSError("gone")
         return real(inputs, outputs)
 
-    engines["language_model"]._answer = fail_later
+    engines.language_model._answer = fail_later
     with pytest.raises(OSError, match="gone"):
-        opened.prefill([row(*range(12))])
+        prefill(opened, [row(*range(12))], "image")
     assert opened.lengths.tolist() == [2]
-    engines["language_model"]._answer = real
-    assert opened.prefill([row(3, 4)]).argmax(-1).tolist() == [10 % 8]
+    engines.language_model._answer = real
+    assert prefill(opened, [row(3, 4)], "image").argmax(-1).tolist() == [10 % 8]
 
 
-def test_replicate_copies_cache_and_length():
+def test_a_copy_has_cache_and_length():
     opened = session()
-    opened.prefill([row(1, 2, 3), row(5)])
-    opened.replicate(0, 3)
+    prefill(opened, [row(1, 2, 3), row(5)], "image")
+    opened.copy(0, 3)
     assert opened.lengths.tolist() == [3, 1, 0, 3]
-    assert opened.step(np.array([1, 1, 0, 1], np.int32)).argmax(-1)[[0, 3]].tolist() == [7, 7]
+    assert step(opened, np.array([1, 2, 1], np.int32)).argmax(-1).tolist() == [7, 7, 7]
+
+
+def test_free_rows_cost_nothing():
+    """Filled rows lie packed: a call is of them alone, whichever they are."""
+    opened = session(rows=6)
+    prefill(opened, [row(1), row(2), row(3), row(4)], "image")
+    for freed, left in ((1, [1, 3, 4]), (0, [3, 4]), (3, [3])):
+        opened.truncate(freed)
+        assert (step(opened, np.zeros(len(left), np.int32)).argmax(-1)).tolist() == left
+        assert opened.language_model.calls[-1]["embeds"].shape == (len(left), 1, 1)
 
 
 def test_a_slot_is_freed_and_refilled_while_others_go_on():
     opened = session(rows=3)
-    opened.prefill([row(1), row(2), row(3)])
-    opened.step(np.array([1, 1, 1], np.int32))
+    prefill(opened, [row(1), row(2), row(3)], "image")
+    step(opened, np.array([1, 1, 1], np.int32))
     opened.truncate(1)
-    opened.step(np.array([1, 7, 1], np.int32))
+    step(opened, np.array([1, 1], np.int32))
     assert opened.lengths.tolist() == [3, 0, 3]
-    assert opened.prefill([row(4, 2)], slot=1).argmax(-1).tolist() == [6]
-    assert opened.step(np.array([0, 1, 0], np.int32)).argmax(-1).tolist() == [3, 7, 5]
+    assert prefill(opened, [row(4, 2)], "image", 1).argmax(-1).tolist() == [6]
+    assert step(opened, np.array([0, 1, 0], np.int32)).argmax(-1).tolist() == [3, 7, 5]
+
+
+def test_some_rows_step_and_others_wait():
+    """Rows that a step passes over keep their tokens, also where they lie between those that it takes."""
+    opened = session(rows=4)
+    prefill(opened, [row(1), row(2), row(3), row(4)], "image")
+    logits = opened.step(np.array([1, 2], np.int32), [3, 1])
+    assert [found.argmax() for found in logits] == [5, 4]
+    assert opened.lengths.tolist() == [1, 2, 1, 2]
+    assert step(opened, np.zeros(4, np.int32)).argmax(-1).tolist() == [1, 4, 3, 5]
+
+
+def test_text_and_picture_rows_share_a_call():
+    """Each embeds and predicts by its own graphs; the decoder runs once."""
+    opened = session(rows=3)
+    opened.prefill([row(1), row(2)], [0, 2], "image")
+    opened.prefill([row(3)], [1], "text")
+    before = len(opened.language_model.calls)
+    logits = opened.step(np.array([1, 4, 1], np.int32))
+    assert [len(found) for found in logits] == [8, 13, 8]
+    assert [found.argmax() for found in logits] == [2, 11, 3]
+    assert len(opened.language_model.calls) == before + 1
 
 
 def test_the_cache_is_the_same_memory_in_every_call():
     seen = set()
-    engines = counting_model()
-    real = engines["language_model"]._answer
+    engines = CountingModel()
+    real = engines.language_model._answer
 
     def spy(inputs, outputs):
         assert inputs["past_key_0"] is outputs["present_key_0"]
         seen.add(inputs["past_key_0"].__array_interface__["data"][0])
         return real(inputs, outputs)
 
-    engines["language_model"]._answer = spy
+    engines.language_model._answer = spy
     opened = session(rows=2, engines=engines)
-    opened.prefill([row(1), row(2)])
+    prefill(opened, [row(1), row(2)], "image")
     for _ in range(3):
-        opened.step(np.array([1, 1], np.int32))
+        step(opened, np.array([1, 1], np.int32))
     assert len(seen) == 1
 
 
 def test_a_cache_that_grows_keeps_what_it_holds():
     opened = session(rows=2, max_length=12, grows=True)
     assert opened.capacity == 0
-    opened.prefill([row(1, 2), row(3)])
+    prefill(opened, [row(1, 2), row(3)], "image")
     assert opened.capacity == 3
     for count, capacity in ((3, 3), (4, 6), (5, 6), (6, 6), (7, 10), (8, 10), (9, 10), (10, 10), (11, 12), (12, 12)):
-        logits = opened.step(np.array([1, 1], np.int32))
+        logits = step(opened, np.array([1, 1], np.int32))
         assert opened.lengths.tolist() == [count, count - 1] and opened.capacity == capacity
         assert logits.argmax(-1).tolist() == [(count + 1) % 8, (count + 1) % 8]
     assert session(max_length=12).capacity == 12
@@ -136,29 +168,29 @@ def test_a_cache_that_grows_keeps_what_it_holds():
 
 def test_a_cache_that_cannot_grow_stays_as_it_was(monkeypatch):
     opened = session(rows=1, grows=True)
-    opened.prefill([row(1, 2)])
+    prefill(opened, [row(1, 2)], "image")
     with monkeypatch.context() as patch:
         patch.setattr("janus_runtime.decoding.host_session.np.zeros", lambda *shape: (_ for _ in ()).throw(MemoryError("no room")))
-        opened.step(np.array([1], np.int32))
+        step(opened, np.array([1], np.int32))
         with pytest.raises(MemoryError):
-            opened.step(np.array([1], np.int32))
+            step(opened, np.array([1], np.int32))
     assert opened.lengths.tolist() == [3]
-    assert opened.step(np.array([1], np.int32)).argmax(-1).tolist() == [5]
+    assert step(opened, np.array([1], np.int32)).argmax(-1).tolist() == [5]
 
 
 def test_draw_feeds_each_pair_its_own_id():
     opened = session(rows=4)
-    logits = opened.prefill([row(1), row(2), row(3), row(4)])
-    drawn = opened.draw(logits, 3, GREEDY, noise=None, cfg_weight=1.0)
+    logits = prefill(opened, [row(1), row(2), row(3), row(4)], "image")
+    drawn = opened.draw(logits, 3, GREEDY, None, Pairs(1.0))
     # Guidance 1 follows the conditional rows 0 and 2: 1, then 1+1, then 1+1+2; 3, then 3+3, …
     assert [ids.tolist() for ids in drawn] == [[1, 3], [2, 6], [4, 4]]
-    fed = [call["ids"][:, 0].tolist() for call in opened.embed.calls]
+    fed = [call["ids"][:, 0].tolist() for call in opened._engines.embed["image"].calls]
     assert fed == [[1, 1, 3, 3], [2, 2, 6, 6]]
 
 
 def test_draw_takes_no_step_that_nobody_asked_for():
     opened = session(rows=1)
-    drawn = opened.draw(opened.prefill([row(1)]), 2, GREEDY, noise=None)
+    drawn = opened.draw(prefill(opened, [row(1)], "image"), 2, GREEDY, None, Plain())
     next(drawn)
     assert opened.lengths.tolist() == [1]
     assert len(list(drawn)) == 1
@@ -172,51 +204,55 @@ def test_noise_is_asked_for_by_step():
         steps.append(step)
         return np.zeros((1, 8), np.float32)
 
-    drawn = opened.draw(opened.prefill([row(1)]), 3, Sampler(), noise)
+    drawn = opened.draw(prefill(opened, [row(1)], "image"), 3, Sampler(), noise, Plain())
     assert len(list(drawn)) == 3
     assert steps == [0, 1, 2]
 
 
-@pytest.mark.parametrize("guilty", ["language_model", "head"])
+@pytest.mark.parametrize("guilty", ["language_model", "image_head"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_or_inf_names_its_graph(guilty, value):
-    engines = counting_model()
-    engines[guilty]._answer = lambda inputs, outputs: (
-        {"hidden": np.full((1, 1), value, np.float32)} if guilty == "language_model" else {"logits": np.full((1, 8), value, np.float32)}
-    )
+    engines = CountingModel()
     if guilty == "language_model":
-        engines["head"]._answer = lambda inputs, outputs: {"logits": np.zeros((1, 8), np.float32)}
-    with pytest.raises(NumericalError, match=f"{guilty} gave NaN or Inf after 0 tokens; .*janus-rt verify"):
-        session(rows=1, engines=engines).prefill([row(1)])
+        engines.language_model._answer = lambda inputs, outputs: {"hidden": np.full((1, 1), value, np.float32)}
+        engines.head["image"]._answer = lambda inputs, outputs: {"logits": np.zeros((1, 8), np.float32)}
+    else:
+        engines.head["image"]._answer = lambda inputs, outputs: {"logits": np.full((1, 8), value, np.float32)}
+    with pytest.raises(NumericalError, match=f"{guilty} gave NaN or Inf after .* tokens; .*janus-rt verify"):
+        prefill(session(rows=1, engines=engines), [row(1)], "image")
 
 
 def test_a_step_that_fails_can_be_tried_again():
-    engines = counting_model()
-    head = engines["head"]._answer
+    engines = CountingModel()
+    head = engines.head["image"]._answer
     opened = session(rows=1, engines=engines)
-    opened.prefill([row(1)])
-    engines["head"]._answer = lambda inputs, outputs: {"logits": np.full((1, 8), np.nan, np.float32)}
+    prefill(opened, [row(1)], "image")
+    engines.head["image"]._answer = lambda inputs, outputs: {"logits": np.full((1, 8), np.nan, np.float32)}
     for _ in range(2):
         with pytest.raises(NumericalError):
-            opened.step(np.array([2], np.int32))
+            step(opened, np.array([2], np.int32))
         assert opened.lengths.tolist() == [1]
-    engines["head"]._answer = head
-    assert opened.step(np.array([2], np.int32)).argmax(-1).tolist() == [3]
+    engines.head["image"]._answer = head
+    assert step(opened, np.array([2], np.int32)).argmax(-1).tolist() == [3]
 
 
-def test_rubbish_in_a_free_row_is_nobodys_error():
-    engines = counting_model()
-    head = engines["head"]._answer
+def test_nan_is_the_error_of_its_row_and_the_others_go_on():
+    engines = CountingModel()
+    head = engines.head["image"]._answer
 
-    def rubbish(inputs, outputs):
+    def spoil(inputs, outputs):
         logits = head(inputs, outputs)["logits"]
-        logits[1:] = np.nan
+        logits[1, 3] = np.nan
         return {"logits": logits}
 
-    opened = session(rows=2, engines=engines)
-    opened.prefill([row(1)])
-    engines["head"]._answer = rubbish
-    assert np.isfinite(opened.step(np.array([1, 0], np.int32))[0]).all()
+    opened = session(rows=3, engines=engines)
+    prefill(opened, [row(1), row(2), row(3)], "image")
+    engines.head["image"]._answer = spoil
+    first, second, third = opened.step(np.array([1, 1, 1], np.int32))
+    assert (first.argmax(), third.argmax()) == (2, 4) and isinstance(second, NumericalError)
+    assert opened.lengths.tolist() == [2, 1, 2]
+    engines.head["image"]._answer = head
+    assert step(opened, np.array([0, 1, 0], np.int32)).argmax(-1).tolist() == [2, 3, 4]
 
 
 @pytest.fixture(scope="module", params=["fp32", pytest.param("int4", marks=needs_int8_cache)])
@@ -227,7 +263,7 @@ def janus(bundles, request):
 
 @pytest.fixture
 def real(janus):
-    return lambda rows: janus._engines.session("text", rows, 40)
+    return lambda rows: open_session(janus._engines, "text", rows, 40)
 
 
 def close(janus, got, expected):
@@ -242,42 +278,42 @@ def embeddings(janus, *lengths):
 
 def test_real_prefill_in_two_parts_equals_one(janus, real):
     (whole,) = embeddings(janus, 12)
-    expected = real(1).prefill([whole])
+    expected = prefill(real(1), [whole], "text")
     parts = real(1)
-    parts.prefill([whole[:7]])
-    assert close(janus, parts.prefill([whole[7:]]), expected)
+    prefill(parts, [whole[:7]], "text")
+    assert close(janus, prefill(parts, [whole[7:]], "text"), expected)
 
 
 def test_a_real_step_writes_one_place_a_row_and_nothing_else(janus, real):
     """The engine writes into our memory: nothing is copied, nothing grows."""
     opened = real(2)
-    opened.prefill(embeddings(janus, 9, 4))
-    before = {name: tensor.copy() for name, tensor in opened._cache.items()}
+    prefill(opened, embeddings(janus, 9, 4), "text")
+    before = [tensor.copy() for tensor in opened._cache]
     lengths = opened.lengths.copy()
-    opened.step(np.array([8, 9], np.int32))
-    for name, tensor in opened._cache.items():
-        changed = (tensor != before[name]).any(axis=(1, 3))
-        assert [np.flatnonzero(row).tolist() for row in changed] == [[length] for length in lengths], name
+    step(opened, np.array([8, 9], np.int32))
+    for index, tensor in enumerate(opened._cache):
+        changed = (tensor != before[index]).any(axis=(1, 3))
+        assert [np.flatnonzero(row).tolist() for row in changed] == [[length] for length in lengths], index
 
 
 def test_real_rubbish_beyond_a_rows_length_changes_nothing(janus, real):
     clean, dirty = real(2), real(2)
     for opened in (clean, dirty):
-        opened.prefill(embeddings(janus, 9, 4))
-    for tensor in dirty._cache.values():
+        prefill(opened, embeddings(janus, 9, 4), "text")
+    for tensor in dirty._cache:
         for row, length in enumerate(dirty.lengths):
             tensor[row, :, length:] = 100
     ids = np.array([8, 9], np.int32)
-    assert np.array_equal(clean.step(ids), dirty.step(ids))
+    assert np.array_equal(step(clean, ids), step(dirty, ids))
 
 
 def test_real_rows_do_not_see_each_other(janus, real):
     rows = embeddings(janus, 9, 4, 6)
     together = real(3)
-    batch = [together.prefill(rows), together.step(np.array([8, 9, 10], np.int32))]
+    batch = [prefill(together, rows, "text"), step(together, np.array([8, 9, 10], np.int32))]
     for index, one in enumerate(rows):
         alone = real(1)
-        single = [alone.prefill([one]), alone.step(np.array([8 + index], np.int32))]
+        single = [prefill(alone, [one], "text"), step(alone, np.array([8 + index], np.int32))]
         for a, b in zip(batch, single, strict=True):
             assert close(janus, a[index], b[0])
 
@@ -285,19 +321,19 @@ def test_real_rows_do_not_see_each_other(janus, real):
 def test_real_refill_while_others_go_on(janus, real):
     first, second, late = embeddings(janus, 5, 8, 7)
     shared = real(2)
-    shared.prefill([first, second])
-    shared.step(np.array([8, 9], np.int32))
+    prefill(shared, [first, second], "text")
+    step(shared, np.array([8, 9], np.int32))
     shared.truncate(1)
-    shared.step(np.array([10, 0], np.int32))
-    shared.prefill([late], slot=1)
-    got = shared.step(np.array([11, 12], np.int32))
+    step(shared, np.array([10], np.int32))
+    prefill(shared, [late], "text", 1)
+    got = step(shared, np.array([11, 12], np.int32))
     alone = real(1)
-    alone.prefill([late])
-    expected = alone.step(np.array([12], np.int32))
+    prefill(alone, [late], "text")
+    expected = step(alone, np.array([12], np.int32))
     assert close(janus, got[1], expected[0])
     old = real(1)
-    old.prefill([first])
+    prefill(old, [first], "text")
     for token in (8, 10):
-        old.step(np.array([token], np.int32))
-    expected = old.step(np.array([11], np.int32))
+        step(old, np.array([token], np.int32))
+    expected = step(old, np.array([11], np.int32))
     assert close(janus, got[0], expected[0])

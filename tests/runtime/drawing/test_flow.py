@@ -8,16 +8,12 @@ import pytest
 from PIL import Image
 
 import janus_runtime
+from janus_runtime.bundle.interface import MASKED
 from janus_runtime.cli import main
-from janus_runtime.decoding.kv_cache import MASKED
-from janus_runtime.drawing.flow import FlowDrawing, time_steps
+from janus_runtime.drawing.flow import FlowDrawer, time_steps
 from janus_runtime.errors import Cancelled, NumericalError, PromptError
 from testing.stand_in import StandIn
 from tests.marks import needs_int8_cache
-
-# Times that the published loop arrives at in bf16, and its step, from torch.
-PUBLISHED = [0, 33.25, 66.5, 100, 133, 167, 200, 233, 266, 300, 334, 366, 400, 434, 466, 500, 532, 568, 600, 632, 668, 700, 732, 768,
-             800, 832, 868, 900, 932, 968]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +23,21 @@ def flow(bundles):
 
 
 def test_times():
-    times, dt = time_steps(30, "bf16")
-    assert times.tolist() == PUBLISHED and dt == 0.033447265625
-    times, dt = time_steps(30, "exact")
+    times, dt = time_steps(30)
     assert times.dtype == np.float32 and np.allclose(times, 1000 * np.arange(30) / 30) and dt == np.float32(1 / 30)
-    assert time_steps(1, "exact")[0].tolist() == [0]
+    assert time_steps(1)[0].tolist() == [0]
 
 
 @pytest.mark.parametrize("late", [0, 20])
 def test_verify_finds_times_that_are_not_the_exporters(flow, monkeypatch, late):
     """From the first step on, and where no golden of a step reaches."""
 
-    def wrong(steps, times):
-        moments, dt = time_steps(steps, times)
+    def wrong(steps):
+        moments, dt = time_steps(steps)
         moments[late:] += 3
         return moments, dt
 
-    for module in ("flow", "verify"):
+    for module in ("drawing.flow", "checks.verify"):
         monkeypatch.setattr(f"janus_runtime.{module}.time_steps", wrong)
     failed = {check.graph for check in flow.verify_goldens() if not check.passed}
     assert failed == {"time_embed", *(["flow_step"] if late == 0 else [])}
@@ -57,7 +51,7 @@ def test_a_picture(flow):
     for picture in pictures:
         assert picture.image.size == (64, 64) and picture.latents.shape == (4, 8, 8) and picture.latents.dtype == np.float32
         assert {"load", "prefill", "steps", "step", "decode"} <= picture.timings.keys()
-        assert picture.cfg_weight == 2.0 and picture.steps == 4
+        assert picture.settings.cfg_weight == 2.0 and picture.settings.steps == 4
     (again,) = flow.generate("a cat", seed=6, steps=4)
     assert np.array_equal(again.latents, pictures[1].latents)
 
@@ -79,12 +73,12 @@ def test_company_changes_no_bit_of_a_picture(bundles, precision):
 
 def test_a_prompt_is_padded_as_far_as_there_are_positions(flow):
     """The longest prompt is no multiple of the padding."""
-    drawing = FlowDrawing(flow._engines)
-    assert [drawing.batch_key(np.zeros(length, np.int32)) for length in (5, 64, 65, 1007)] == [64, 64, 128, 1007]
+    drawer = FlowDrawer(flow._engines)
+    assert [drawer.batch_key(np.zeros(length, np.int32)) for length in (5, 64, 65, 1007)] == [64, 64, 128, 1007]
 
 
 def test_the_models_own_number_of_steps(flow):
-    assert flow.generate("a cat")[0].steps == 30
+    assert flow.generate("a cat")[0].settings.steps == 30
 
 
 @pytest.mark.parametrize(
@@ -115,11 +109,11 @@ def test_cancelling(flow):
 
 
 def test_numbers_that_are_none(flow):
-    drawing = FlowDrawing(flow._engines)
-    prefix = drawing.prefix([flow._engines.embed_text(flow._prompter.image("a cat"))])
+    drawer = FlowDrawer(flow._engines)
+    prefix = drawer.prefix([flow._engines.embed_text(flow._prompter.image("a cat"))])
     noise = np.full((1, 4, 8, 8), np.inf, np.float32)
     with pytest.raises(NumericalError, match="flow_step gave NaN or Inf after 1 steps"):
-        next(drawing.integrate(noise, prefix, 3, 2.0))
+        next(drawer.integrate(noise, prefix, 3, 2.0))
 
 
 def test_a_prompt_over_the_limit(flow):
@@ -130,15 +124,15 @@ def test_a_prompt_over_the_limit(flow):
 
 def test_the_unconditional_row_is_bos_alone(flow):
     """Whatever lies in masked places changes no bit, and an open one does."""
-    drawing = FlowDrawing(flow._engines)
+    drawer = FlowDrawer(flow._engines)
     prompts = [flow._engines.embed_text(flow._prompter.image(text)) for text in ("a cat", "two large dogs left of a tree")]
-    prefix = drawing.prefix(prompts)
+    prefix = drawer.prefix(prompts)
     assert (prefix["prefix_mask"] == 0).sum(-1).tolist() == [[len(prompts[0]), 1], [len(prompts[1]), 1]]
     assert prefix["first_position"].tolist() == [len(prompt) for prompt in prompts]
     noise = np.random.default_rng(0).standard_normal((2, 4, 8, 8), np.float32)
 
     def latents():
-        return list(drawing.integrate(noise, prefix, 3, 2.0))[-1][0]
+        return list(drawer.integrate(noise, prefix, 3, 2.0))[-1][0]
 
     base, masked = latents(), prefix["prefix_mask"] == MASKED
     prefix["prefix_embeds"][masked] = 7
@@ -159,10 +153,10 @@ def test_a_backend_with_a_device(bundles, flow):
     from janus_runtime.decoding.engines import Engines
 
     engines = Engines(Bundle.open(bundles("tiny-flow")), StandIn())
-    drawing, ours = FlowDrawing(engines), FlowDrawing(flow._engines)
+    drawer, ours = FlowDrawer(engines), FlowDrawer(flow._engines)
     prefix = ours.prefix([flow._engines.embed_text(flow._prompter.image("a cat"))])
     noise = np.random.default_rng(0).standard_normal((1, 4, 8, 8), np.float32)
-    got, expected = (list(d.integrate(noise, prefix, 3, 2.0))[-1][0] for d in (drawing, ours))
+    got, expected = (list(d.integrate(noise, prefix, 3, 2.0))[-1][0] for d in (drawer, ours))
     assert np.array_equal(got, expected)
     engines.close()
 
@@ -178,10 +172,10 @@ def test_commands(run, bundles, tmp_path):
     result = run(main, "describe", answer["file"], "--bundle", folder, "--max-tokens", 3, "--json")
     assert result.exit_code == 0 and json.loads(result.stdout.splitlines()[-1])["tokens"] == 3
     result = run(main, "info", "--bundle", folder)
-    assert "64x64, 8x8 latents of 4 channels, 30 steps at exact times" in result.stdout and "VAE vae" in result.stdout
+    assert "64x64, 8x8 latents of 4 channels, 30 steps" in result.stdout and "VAE vae" in result.stdout
     result = run(main, "verify", "--bundle", folder)
     assert result.exit_code == 0 and "flow_step: differs by" in result.stdout
     result = run(main, "bench", "--bundle", folder, "--seconds", 0.5)
     assert result.exit_code == 0 and "flow step, first" in result.stdout
     result = run(main, "generate", "a cat", "--temperature", 0.5, "--bundle", folder, "--out", tmp_path)
-    assert result.exit_code == 1 and "leave temperature, top_k and top_p out" in result.stderr
+    assert result.exit_code == 1 and "leave temperature, --top-k and --top-p out" in result.stderr

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import DynamicCache, JanusVisionConfig, JanusVisionModel
 
-from bench.cpu.flow_layout import FLOW_MODELS
-from bench.quality.janus_flow import ConvNeXtBlock, JanusFlow, VisionTower, draw, pixels, times, vae
+from testing.flow_layout import FLOW_MODELS
+from testing.janus_flow import ConvNeXtBlock, JanusFlow, VisionTower, draw, pixels, times, vae
 from testing.make_checkpoint import original_entries
 from testing.published_layouts import original_name
 

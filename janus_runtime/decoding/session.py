@@ -1,0 +1,134 @@
+"""Session: sequences of any lengths over one KV cache, and what all kinds of session share.
+
+Letters: R rows, k rows of one call, T tokens of a prompt, D hidden size, V ids, n drawn ids a step.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import JanusError, NumericalError
+from ..sampling.guidance import Guidance
+from ..sampling.noise import Noise
+from ..sampling.sampler import Floats, Ids, Sampler
+from .engine import Array, Modality, numerical_error
+
+Embeds = NDArray[Any]
+RowLogits = Floats | NumericalError
+"""Logits [V] of one row, or the error of a row whose numbers were NaN or Inf."""
+
+
+class Session(Protocol):
+    """R rows. Each is free (length 0) or holds a sequence, and is filled, stepped and freed whatever the others do.
+
+    A row takes and predicts the ids of its modality. NaN or Inf in a row is that row's error, in its place of what a call returns; its
+    length stays, and the others go on. Any other failure raises and leaves every length as it was. Raises ValueError on rows, counts
+    and lengths that do not fit, JanusError once closed. Use it in `with`, or call `close`.
+    """
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def lengths(self) -> Ids:
+        """Tokens in each row [R]."""
+
+    @property
+    def max_length(self) -> int: ...
+
+    def prefill(self, embeds: Sequence[Embeds], rows: Sequence[int], modality: Modality) -> list[RowLogits]:
+        """Embedded prompts [T, D] of any lengths into these rows, after what they hold -> logits after each one's last token."""
+
+    def fill(self, embeds: Sequence[Embeds], rows: Sequence[int]) -> Embeds:
+        """`prefill` without a head -> hidden states [k, D]: for checks, whose embeddings need not be those of ids."""
+
+    def step(self, ids: Ids, rows: Sequence[int] | None = None) -> list[RowLogits]:
+        """One id [k] for each of these rows, by default for all that are filled -> logits after it."""
+
+    def draw(self, logits: Floats, limit: int, sampler: Sampler, noise: Noise, guidance: Guidance) -> Iterator[Ids]:
+        """Yields the ids [n] of `limit` steps: draws from logits [n · guidance.rows, V] of all filled rows, feeds every id back to the
+        rows of its picture, draws again. The last ids are not in the cache until the next are asked for. Raises NumericalError."""
+
+    def copy(self, source: int, target: int) -> None:
+        """Row `target` becomes a copy of row `source`."""
+
+    def truncate(self, row: int, length: int = 0) -> None:
+        """Forgets what a row holds beyond `length`; at 0 the row is free."""
+
+    def close(self) -> None:
+        """Gives the cache's memory back at once."""
+
+
+class RowTable:
+    """Lengths and modalities of R rows, and the checks of a call's arguments."""
+
+    def __init__(self, rows: int, max_length: int) -> None:
+        self.rows = rows
+        self.max_length = max_length
+        self.lengths = np.zeros(rows, np.int32)
+        self.modalities: list[Modality] = ["text"] * rows
+        self._closed = False
+
+    def check_prefill(self, embeds: Sequence[Embeds], rows: Sequence[int]) -> Ids:
+        """-> how many tokens each prompt has [k]."""
+        self._check_rows(rows)
+        if len(embeds) != len(rows) or not len(rows):
+            raise ValueError(f"got {len(embeds)} prompts for {len(rows)} rows; expected one for each, and one at least")
+        counts = np.array([len(row) for row in embeds], np.int32)
+        if not counts.all():
+            raise ValueError("got a prompt without tokens; expected one token or more in each")
+        self._check_lengths(rows, counts)
+        return counts
+
+    def check_step(self, ids: Ids, rows: Sequence[int] | None) -> list[int]:
+        """-> the rows that are stepped."""
+        chosen = np.flatnonzero(self.lengths).tolist() if rows is None else list(rows)
+        self._check_rows(chosen)
+        if ids.shape != (len(chosen),):
+            raise ValueError(f"got ids of shape {list(ids.shape)} for {len(chosen)} rows; expected one id for each")
+        if free := [row for row in chosen if not self.lengths[row]]:
+            raise ValueError(f"row {free[0]} is free; prefill it before a step")
+        self._check_lengths(chosen, np.ones(len(chosen), np.int32))
+        return chosen
+
+    def check_row(self, row: int) -> None:
+        self._check_rows([row])
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise JanusError("this session is closed; open another")
+
+    def close(self) -> None:
+        self._closed = True
+        self.lengths[:] = 0
+
+    def _check_rows(self, rows: Sequence[int]) -> None:
+        self.check_open()
+        if outside := [row for row in rows if not 0 <= row < self.rows]:
+            raise ValueError(f"got row {outside[0]}; expected 0 to {self.rows - 1}")
+        if len(set(rows)) < len(rows):
+            raise ValueError(f"got rows {list(rows)}; expected each once")
+
+    def _check_lengths(self, rows: Sequence[int], counts: Ids) -> None:
+        for row, count in zip(rows, counts, strict=True):
+            if self.lengths[row] + count > self.max_length:
+                raise ValueError(f"row {row} would hold {self.lengths[row] + count} tokens; expected at most {self.max_length}")
+
+
+def split_rows(logits: Floats, *checked: tuple[str, Array], when: str) -> list[RowLogits]:
+    """Logits [k, V] row by row; an error for each row in which one of `checked`, (engine's name, its values [k, …]), is not finite."""
+    rows: list[RowLogits] = list(logits)
+    for engine, values in checked:
+        for row in np.flatnonzero(~np.isfinite(values).reshape(len(rows), -1).all(axis=1)):
+            if not isinstance(rows[row], NumericalError):
+                rows[row] = numerical_error(engine, when)
+    return rows
+
+
+def stack_rows(rows: Sequence[RowLogits]) -> Floats:
+    """[k, V] where all rows have logits of one modality. Raises the error of the first that has none."""
+    for row in rows:
+        if isinstance(row, NumericalError):
+            raise row
+    return np.stack(rows)  # type: ignore[arg-type]
