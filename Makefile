@@ -16,6 +16,8 @@ NANO := engines/janus-nano
 BENCH := build/bench
 OPENVINO ?=
 MISSING ?=
+# Processes that share out the tests, a file at a time.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-full test-oldest check fmt export engines nano nano-bundle nano-flow bench
@@ -38,11 +40,11 @@ demo: $(STAMP) ## draw pictures into out/ with the built-in model and answer a q
 	$(BIN)/janus-rt generate "a red circle" "a small blue square left of a green triangle" "three yellow crosses on black" -n 4 --grid --upscale 256 --out out
 	$(BIN)/janus-rt describe "$$(ls -t out/*-a-small-blue-square-*-seed0.png | head -n 1)" --ask "What is left of the triangle?"
 
-test: $(STAMP) ## every test but the slow proofs
-	$(BIN)/python -m pytest -m "not slow"
+test: $(STAMP) ## every test but the slow proofs [JOBS=2]
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 test-full: test-oldest ## every test, slow proofs and 2000 examples of each fuzzed property included, and test-oldest
-	$(BIN)/python -m pytest --hypothesis-profile=fuzz
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile=fuzz
 
 test-oldest: $(STAMP) ## the runtime on the oldest versions allowed (Python 3.10 and 3.11) and the newest (3.13) [MISSING=skip: go on without a Python]
 	$(BIN)/python -m tests.export_bundles build/test-bundles

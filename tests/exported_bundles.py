@@ -1,11 +1,14 @@
 """Fixtures that export what tests ask for, each once a run, from checkpoints the project makes. Needs torch."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from janus_export import bundle as bundle_module
 from janus_export.bundle import export_bundle
@@ -27,16 +30,18 @@ def shared_traces() -> Iterator[None]:
     """
     traces, export_graph, traced = {}, bundle_module.export_graph, trace._traced
 
-    def export(spec, config, precision, *others):
+    def export(spec, config, sizes, precision, *others):
         def once(module, inputs, outputs, *how):
-            key = spec.name, repr(config), format_of(spec.name, precision).dtype, type(module)
+            # A layout names weights, which a trace does not hold.
+            dtype = format_of(spec.kind, precision, spec.flavour).dtype
+            key = spec.name, repr(replace(config, layout="any")), dtype, type(module), repr(inputs)
             if key not in traces:
                 traces[key] = traced(module, inputs, outputs, *how)
             return traces[key].clone()
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trace, "_traced", once)
-            return export_graph(spec, config, precision, *others)
+            return export_graph(spec, config, sizes, precision, *others)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundle_module, "export_graph", export)
@@ -50,31 +55,41 @@ def traced_once():
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory):
+def store(tmp_path_factory) -> Path:
+    """A folder that all processes of a run share."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "store"
+
+
+def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """`folder`, made by whichever process asks for it first; the others wait."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(store):
     """`checkpoints(model, layout, …)` -> folder, made on first use."""
-    made = {}
 
     def get(model: str = "tiny", layout: str = "hf", format: str = "safetensors", dtype: str = "fp32", **options) -> Path:
-        key = (model, layout, format, dtype, *sorted(options.items()))
-        if key not in made:
-            out = tmp_path_factory.mktemp("checkpoint") / f"{model}-{layout}-{format}"
-            made[key] = make_checkpoint(model, out, layout, format, dtype, **options)
-        return made[key]
+        rest = "-".join(f"{key}={value}" for key, value in sorted(options.items()))
+        name = Path("checkpoints", f"{layout}-{format}-{dtype}-{rest}", f"{model}-{layout}-{format}")
+        return make_once(store / name, lambda out: make_checkpoint(model, out, layout, format, dtype, **options))
 
     return get
 
 
 @pytest.fixture(scope="session")
-def bundles(checkpoints, tmp_path_factory):
+def bundles(checkpoints, store):
     """`bundles(model, precision, …)` -> folder, exported on first use. Tests must not change it."""
-    made = {}
 
     def get(model: str = "tiny", precision: str = "fp32", layout: str = "hf", format: str = "safetensors", only=None) -> Path:
-        key = (model, precision, layout, format, only)
-        if key not in made:
-            out = tmp_path_factory.mktemp("bundle") / model
+        def export(out: Path) -> None:
             export_bundle(open_checkpoint(str(checkpoints(model, layout, format))), out, precision, only)
-            made[key] = out
-        return made[key]
+
+        return make_once(store / "bundles" / f"{precision}-{layout}-{format}-{only}" / model, export)
 
     return get
