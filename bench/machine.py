@@ -13,7 +13,7 @@ def where() -> dict[str, Any]:
     """Machine, versions and commit, for the head of a report."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "memory_gb": round(memory / 1e9)},
+        "machine": {"cpu": _cpu(), "instructions": _instructions(), "cores": os.cpu_count(), "memory_gb": round(memory / 1e9)},
         "versions": {"python": platform.python_version(), **_versions("janus-rt", "onnxruntime", "torch", "transformers", "numpy")},
         "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
     }
@@ -34,6 +34,12 @@ def _versions(*names: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _instructions() -> list[str]:
+    """Those that products of integers and of bf16 hang on: machines of one name may lack them."""
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    return [name for name in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8") if name in words]
 
 
 def _cpu() -> str:

@@ -51,7 +51,10 @@ def speed(report: dict) -> str:
 
 
 def _machine(report: dict) -> str:
-    return f"{report['machine']['cpu']}, {report['machine']['cores']} cores"
+    """Machines of one name may have other instructions; the last known one says most."""
+    machine = report["machine"]
+    instructions = f" with {machine['instructions'][-1].upper().replace('_', ' ')}" if machine.get("instructions") else ""
+    return f"{machine['cpu']}{instructions}, {machine['cores']} cores"
 
 
 def _cost(row: dict) -> str:

@@ -21,6 +21,11 @@ def test_int4_beside_transformers():
     ]
 
 
+def test_instructions_of_the_machine():
+    report = {**REPORT, "machine": {**REPORT["machine"], "instructions": ["avx2", "avx512_vnni"]}}
+    assert table.glance(report).startswith("| AMD EPYC with AVX512 VNNI, 2 cores |")
+
+
 def test_int4_alone_where_transformers_was_not_measured():
     old = {**REPORT, "results": {"int4": {stage: {**ROW, "tokens": 32} for stage in OURS}}}
     del old["results"]["int4"]["describe"]["tokens"]  # Reports before transformers was measured do not have it.
