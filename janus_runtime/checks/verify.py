@@ -7,7 +7,6 @@ as a ragged prefill, then `steps` [s, k, 1, D] one at a time -> `hidden` [1 + s,
 """
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -105,7 +104,7 @@ def _run_session(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[A
     embeds, lengths, steps = golden["embeds"], golden["lengths"], golden["steps"]
     rows = len(lengths)
     kind: Modality = "text" if "understanding" in engines.manifest.tasks else "image"
-    with closing(open_session(engines, kind, rows, int(lengths.max()) + len(steps))) as session:
+    with open_session(engines, kind, rows, int(lengths.max()) + len(steps)) as session:
         every = range(rows)
         hidden = [session.fill([row[:length] for row, length in zip(embeds, lengths, strict=True)], every)]
         dtype = engines.language_model.spec.inputs["embeds"].dtype

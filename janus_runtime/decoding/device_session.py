@@ -8,7 +8,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 
 import numpy as np
 
@@ -140,9 +139,7 @@ class DeviceSession(RowTable):
         self.lengths[target] = self.lengths[source]
 
     def truncate(self, row: int, length: int = 0) -> None:
-        self.check_row(row)
-        if not 0 <= length <= self.lengths[row]:
-            raise ValueError(f"row {row} holds {self.lengths[row]} tokens; expected to keep 0 to as many, got {length}")
+        self.check_truncate(row, length)
         self.lengths[row] = length
 
     def close(self) -> None:
@@ -151,12 +148,6 @@ class DeviceSession(RowTable):
             super().close()
             with self._device.lock:
                 self._pool.release(self._loop)
-
-    def __enter__(self) -> "DeviceSession":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _built_lengths(self) -> Ids:
         """Of all rows of the loop, idle ones included."""

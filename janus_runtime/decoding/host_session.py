@@ -5,7 +5,6 @@ Letters: R rows, L filled rows, k rows of one call, S new tokens, P places of th
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import cast
 
 import numpy as np
@@ -103,9 +102,7 @@ class HostSession(RowTable):
         self.modalities[target] = self.modalities[source]
 
     def truncate(self, row: int, length: int = 0) -> None:
-        self.check_row(row)
-        if not 0 <= length <= self.lengths[row]:
-            raise ValueError(f"row {row} holds {self.lengths[row]} tokens; expected to keep 0 to as many, got {length}")
+        self.check_truncate(row, length)
         self._set_length(row, length)
 
     def close(self) -> None:
@@ -113,12 +110,6 @@ class HostSession(RowTable):
         self._bindings.clear()
         self._cache = []
         self._rows, self._slots = [], {}
-
-    def __enter__(self) -> "HostSession":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _embed(self, ids: Ids, modalities: Sequence[Modality]) -> Embeds:
         """Ids [k] -> [k, 1, D], each by its own table."""

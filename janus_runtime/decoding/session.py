@@ -4,7 +4,8 @@ Letters: R rows, k rows of one call, T tokens of a prompt, D hidden size, V ids,
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from ..sampling.sampler import Floats, Ids, Sampler
 from .engine import Array, Modality, numerical_error
 
 Embeds = NDArray[Any]
+Table = TypeVar("Table", bound="RowTable")
 RowLogits = Floats | NumericalError
 """Logits [V] of one row, or the error of a row whose numbers were NaN or Inf."""
 
@@ -59,6 +61,9 @@ class Session(Protocol):
     def close(self) -> None:
         """Gives the cache's memory back at once."""
 
+    def __enter__(self) -> "Session": ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
 
 class RowTable:
     """Lengths and modalities of R rows, and the checks of a call's arguments."""
@@ -95,6 +100,11 @@ class RowTable:
     def check_row(self, row: int) -> None:
         self._check_rows([row])
 
+    def check_truncate(self, row: int, length: int) -> None:
+        self.check_row(row)
+        if not 0 <= length <= self.lengths[row]:
+            raise ValueError(f"row {row} holds {self.lengths[row]} tokens; expected to keep 0 to as many, got {length}")
+
     def check_open(self) -> None:
         if self._closed:
             raise JanusError("this session is closed; open another")
@@ -102,6 +112,12 @@ class RowTable:
     def close(self) -> None:
         self._closed = True
         self.lengths[:] = 0
+
+    def __enter__(self: Table) -> Table:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     def _check_rows(self, rows: Sequence[int]) -> None:
         self.check_open()

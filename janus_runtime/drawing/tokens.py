@@ -1,7 +1,6 @@
 """How Janus and Janus-Pro draw: one id after another under guidance. Letters: n pictures in a batch, T prompt length, D hidden size."""
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ class TokenDrawer:
         prompts = sorted({job.prompt for job in batch})
         longest = max(len(ids[p]) for p in prompts)
         length = longest + self._num_tokens
-        with closing(open_session(self.engines, "image", rows=each * len(batch), max_length=length)) as session:
+        with open_session(self.engines, "image", rows=each * len(batch), max_length=length) as session:
             if session.max_length < length:
                 raise PromptError(
                     f"a prompt of {longest} tokens and its picture of {self._num_tokens} were asked for, this backend holds "
