@@ -92,6 +92,8 @@ class RowTable:
         self._check_rows(chosen)
         if ids.shape != (len(chosen),):
             raise ValueError(f"got ids of shape {list(ids.shape)} for {len(chosen)} rows; expected one id for each")
+        if not chosen:
+            raise ValueError("got no row to step; prefill one first")
         if free := [row for row in chosen if not self.lengths[row]]:
             raise ValueError(f"row {free[0]} is free; prefill it before a step")
         self._check_lengths(chosen, np.ones(len(chosen), np.int32))

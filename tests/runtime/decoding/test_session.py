@@ -140,6 +140,10 @@ class TestSession:
             use(session, prompts[0])
         assert session.lengths.tolist() == [9, 0, 0] and session.rows == 3
 
+    def test_a_step_of_no_row_is_an_error(self, opened):
+        with pytest.raises(ValueError, match="got no row to step; prefill one first"):
+            opened(2).step(ids())
+
     def test_a_closed_session_says_so(self, opened, prompts):
         session = opened(1)
         session.close()
