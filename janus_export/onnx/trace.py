@@ -37,7 +37,6 @@ from .int8_cache import CacheScales, quantise_cache
 from .opsets import LOWERED, TRACED, lower
 from .quantise import quantise_graph
 
-_fill_registry = ONNXRegistry.from_torchlib
 # Example sizes of the dimensions that vary. All differ and none is 0 or 1, which tracing would take for constants.
 _SIZES = {"rows": 2, "tokens": 3, "outputs": 4, "max_length": 7, "images": 2, "steps": 5}
 _TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -182,12 +181,14 @@ def _traced(
 def _shared_registry() -> Iterator[None]:
     """Has torch.onnx fill its registry of ATen functions once, not for every graph, which takes as long as a small graph. torch is pinned,
     so that what this replaces is what was looked at."""
-    build = ONNXRegistry.from_torchlib
     ONNXRegistry.from_torchlib = staticmethod(_registry)
     try:
         yield
     finally:
-        ONNXRegistry.from_torchlib = build
+        ONNXRegistry.from_torchlib = _fill_registry
+
+
+_fill_registry = ONNXRegistry.from_torchlib
 
 
 @lru_cache

@@ -55,24 +55,23 @@ class HostSession(RowTable):
         return int(self._cache[0].shape[2])
 
     def prefill(self, embeds: Sequence[Embeds], rows: Sequence[int], modality: Modality) -> list[RowLogits]:
-        self.check_prefill(embeds, rows)
-        before = self.lengths[list(rows)]
+        before = self.lengths.copy()
         hidden = self.fill(embeds, rows)
         with self._undone_on_error(rows, before):
             logits = self._predict(hidden, [modality] * len(rows))
-        for row, held, found in zip(rows, before, logits, strict=True):
+        for row, found in zip(rows, logits, strict=True):
             self.modalities[row] = modality
             if isinstance(found, NumericalError):
-                self._set_length(row, int(held))
+                self._set_length(row, int(before[row]))
         return logits
 
     def fill(self, embeds: Sequence[Embeds], rows: Sequence[int]) -> Embeds:
         counts = self.check_prefill(embeds, rows)
-        before = self.lengths[list(rows)]
-        self._make_room(int((before + counts).max()))
+        held = self.lengths[list(rows)]
+        self._make_room(int((held + counts).max()))
         # ONNX Runtime's operator takes several rows of several tokens only over an empty cache.
-        together = len(rows) > 1 and (not before.any() or (before.all() and counts.max() == 1))
-        with self._undone_on_error(rows, before):
+        together = len(rows) > 1 and (not held.any() or (held.all() and counts.max() == 1))
+        with self._undone_on_error(rows, self.lengths.copy()):
             if together:
                 return self._fill_together(embeds, rows, counts)
             return np.concatenate([self._fill_one(row, each) for row, each in zip(rows, embeds, strict=True)])
@@ -133,12 +132,13 @@ class HostSession(RowTable):
         return rows
 
     @contextmanager
-    def _undone_on_error(self, rows: Sequence[int], lengths: Ids) -> Iterator[None]:
+    def _undone_on_error(self, rows: Sequence[int], before: Ids) -> Iterator[None]:
+        """These rows get back their lengths of `before` [R] where something fails inside."""
         try:
             yield
         except BaseException:
-            for row, length in zip(rows, lengths, strict=True):
-                self._set_length(row, int(length))
+            for row in rows:
+                self._set_length(row, int(before[row]))
             raise
 
     def _fill_together(self, embeds: Sequence[Embeds], rows: Sequence[int], counts: Ids) -> Embeds:

@@ -4,7 +4,6 @@ import inspect
 import resource
 import threading
 import weakref
-from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -212,32 +211,37 @@ def resident_mb():
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc, which Linux has")
 @pytest.mark.parametrize("how", ["closed", "failed", "cancelled"])
-def test_memory_comes_back(janus, monkeypatch, how):
-    """50 rounds of a session of 20 MB, however it ends, leave nothing behind: neither the collector nor luck frees it."""
+def test_memory_comes_back(janus, how):
+    """50 rounds of a session of 20 MB, however it ends, leave nothing behind, with no collector to help."""
 
-    def round_of():
-        with suppress(NumericalError, Cancelled):
-            if how == "cancelled":
-                cancel = threading.Event()
-                janus.generate("a cat", n=32, batch_size=32, on_step=lambda step, total: step == 3 and cancel.set(), cancel=cancel)
-            session = open_session(janus._engines, "image", 64, 1000)
-            with closing(session):
-                prompt = janus._engines.embed_text(np.arange(6, 900, dtype=np.int32) % 300)
-                session.prefill([prompt], [0], "image")
-                for row in range(1, 64):
-                    session.copy(0, row)
-                if how == "failed":
-                    monkeypatch.setattr(janus._engines, "predict", lambda *given: (_ for _ in ()).throw(NumericalError("NaN")))
+    def draw_and_cancel():
+        cancel = threading.Event()
+        with pytest.raises(Cancelled):
+            janus.generate("a cat", n=32, batch_size=32, on_step=lambda step, total: step == 3 and cancel.set(), cancel=cancel)
+
+    def fill_and_close(patch):
+        with open_session(janus._engines, "image", 64, 1000) as session:
+            prompt = janus._engines.embed_text(np.arange(6, 900, dtype=np.int32) % 300)
+            session.prefill([prompt], [0], "image")
+            for row in range(1, 64):
+                session.copy(0, row)
+            if how == "failed":
+                patch.setattr(janus._engines, "predict", lambda *given: (_ for _ in ()).throw(NumericalError("NaN")))
+                with pytest.raises(NumericalError):
                     session.step(np.zeros(64, np.int32))
+
+    def play():
+        if how == "cancelled":
+            return draw_and_cancel()
+        with pytest.MonkeyPatch.context() as patch:
+            fill_and_close(patch)
 
     gc.disable()
     try:
-        with monkeypatch.context() as monkeypatch:
-            round_of()
+        play()
         before = resident_mb()
         for _ in range(50):
-            with pytest.MonkeyPatch.context() as monkeypatch:
-                round_of()
+            play()
         assert resident_mb() - before < 20
     finally:
         gc.enable()
