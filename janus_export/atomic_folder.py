@@ -1,12 +1,16 @@
-"""A folder that is whole or absent: written aside, then renamed. A killed writer leaves a `.<name>.part` that the next one clears."""
+"""A folder that is whole or absent: written aside, then renamed.
+
+A killed writer leaves a `.<name>.part` and a `.<name>.lock`, which the next one clears.
+"""
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from janus_runtime.errors import JanusError
 
@@ -25,38 +29,21 @@ def aside(
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     part, old = (out.parent / f".{out.name}.{suffix}" for suffix in ("part", "old"))
-    if part.is_symlink() or (part.exists() and not (part / MARK).is_file()) or (old.exists() and not ours(old)):
-        raise JanusError(f"{part} or {old} is in the way and not ours; move it")
-    part.mkdir(exist_ok=True)
-    (part / MARK).touch()
-    lock = os.open(part, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = part.exists() and os.path.samestat(os.fstat(lock), part.stat())
-        except BlockingIOError:
-            held = False
-        # A writer that ends between our open and our lock renames the folder that we then hold: the name may be another's by now.
-        if not held:
-            raise JanusError(f"another {verb} is writing {out}; wait for it")
+    with _only_writer(out, verb):
+        if part.is_symlink() or (part.exists() and not _is_part(part)) or (old.exists() and not ours(old)):
+            raise JanusError(f"{part} or {old} is in the way and not ours; move it")
         try:
             if old.exists() and not out.exists():
                 # Killed between the two renames below.
                 os.rename(old, out)
-            shutil.rmtree(old, ignore_errors=True)
             check()
-            for path in part.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name != MARK:
-                    path.unlink()
+            _clear(part, old)
             yield part
             check()
             (part / MARK).unlink()
             if out.exists():
                 os.rename(out, old)
             os.rename(part, out)
-            shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise JanusError(
@@ -64,6 +51,44 @@ def aside(
                 ) from None
             raise
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            # What cannot be removed now is the next writer's to clear.
+            with suppress(OSError):
+                if old.exists() and not out.exists():
+                    os.rename(old, out)
+                _clear(part, old)
+                (part / MARK).unlink()
+                part.rmdir()
+
+
+def _is_part(folder: Path) -> bool:
+    return (folder / MARK).is_file() or not any(folder.iterdir())
+
+
+def _clear(part: Path, old: Path) -> None:
+    """Makes `part` an empty folder with its mark. `old` is removed from inside it: half removed under its own name, it would be taken for
+    a whole folder."""
+    part.mkdir(exist_ok=True)
+    (part / MARK).touch()
+    for path in part.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
+    if old.exists():
+        os.rename(old, part / old.name)
+        shutil.rmtree(part / old.name)
+
+
+@contextmanager
+def _only_writer(out: Path, verb: str) -> Iterator[None]:
+    lock = FileLock(out.parent / f".{out.name}.lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise JanusError(f"another {verb} is writing {out}; wait for it") from None
+    try:
+        yield
     finally:
-        os.close(lock)
+        # While it is held: a writer that has opened this file by now finds it unlinked and does not count it as its own.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import pytest
 
-from janus_export.atomic_folder import MARK, aside
+from janus_export import atomic_folder
+from janus_export.atomic_folder import aside
 from janus_runtime.errors import JanusError
 
 FILES = 10
@@ -63,20 +65,49 @@ def test_no_kill_leaves_half_a_folder(tmp_path, kills):
     assert held(out) == "last" and list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.parametrize("third", [False, True])
-def test_a_lock_on_what_is_no_longer_the_part(tmp_path, monkeypatch, third):
-    """Another writer ends between our open and our lock, and perhaps a third begins: what we hold is the finished folder."""
-    part, out, flock = tmp_path / ".out.part", tmp_path / "out", fcntl.flock
+def test_a_kill_while_the_old_folder_is_removed(tmp_path, monkeypatch):
+    """Half of it must not come back under its own name when the new one is gone."""
+    out = tmp_path / "out"
+
+    def remove_half(folder):
+        next(folder.iterdir()).unlink()
+        raise KeyboardInterrupt
+
+    for text in ("old", "new"):
+        with pytest.raises(KeyboardInterrupt) if text == "new" else nullcontext(), aside(out, "export") as part:
+            (part / "first").write_text(text)
+            (part / "second").write_text(text)
+            monkeypatch.setattr(atomic_folder.shutil, "rmtree", remove_half)
+    monkeypatch.undo()
+    assert {path.read_text() for path in out.iterdir()} == {"new"}
+    shutil.rmtree(out)
+    with aside(out, "export"):
+        assert not out.exists()
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_writers_that_start_together(tmp_path):
+    """Each writes a whole folder or says that another is at it; one at least gets through."""
+    out = tmp_path / "out"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE, out, str(i)], stderr=subprocess.PIPE, text=True) for i in range(6)]
+    errors = [writer.communicate()[1] for writer in writers]
+    wrote = [writer.returncode == 0 for writer in writers]
+    assert any(wrote) and all(
+        ok or f"another export is writing {out}; wait for it" in error for ok, error in zip(wrote, errors, strict=True)
+    )
+    assert list(tmp_path.iterdir()) == [out] and len({path.read_text() for path in out.iterdir()}) == 1
+
+
+def test_a_lock_file_that_its_holder_has_removed(tmp_path, monkeypatch):
+    """Another writer ends between our open and our lock: what we hold is a file without a name, which excludes nobody."""
+    lock = tmp_path / ".out.lock"
+    flock = fcntl.flock
 
     def end_first(descriptor, operation):
-        (part / MARK).unlink()
-        part.rename(out)
-        if third:
-            part.mkdir()
-            (part / "theirs").touch()
+        if operation != fcntl.LOCK_UN:
+            lock.unlink()
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", end_first)
-    with pytest.raises(JanusError, match="another export is writing .*out; wait for it"), aside(out, "export"):
+    with pytest.raises(JanusError, match="another export is writing .*out; wait for it"), aside(tmp_path / "out", "export"):
         pytest.fail("two write")
-    assert out.is_dir() and (part / "theirs").exists() == third

@@ -1,7 +1,6 @@
 """What an export leaves behind, and what it never does."""
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import time
 import numpy as np
 import onnx
 import pytest
+from filelock import FileLock
 
 from janus_export import bundle as bundle_module
 from janus_export.bundle import export_bundle
@@ -150,13 +150,8 @@ def test_too_little_disk_is_said_before_writing(checkpoint, tmp_path, monkeypatc
 
 
 def test_two_exports_do_not_meet(checkpoint, tmp_path):
-    (tmp_path / ".out.part").mkdir()
-    (tmp_path / ".out.part" / ".writing").touch()
-    lock = os.open(tmp_path / ".out.part", os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with pytest.raises(JanusError, match="another export is writing .*out; wait for it"):
+    with FileLock(tmp_path / ".out.lock"), pytest.raises(JanusError, match="another export is writing .*out; wait for it"):
         export_bundle(checkpoint, tmp_path / "out", "fp32")
-    os.close(lock)
 
 
 def test_force_replaces_nothing_but_a_bundle(checkpoint, tmp_path):
