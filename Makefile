@@ -53,7 +53,7 @@ test-oldest: $(STAMP) ## the runtime on the oldest versions allowed (Python 3.10
 check: $(STAMP) ## ruff, mypy and the fast tests: what a commit needs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy janus_runtime
+	$(BIN)/mypy janus_runtime janus_export
 	$(BIN)/python -m pytest tests/runtime -q -m "not slow"
 
 fmt: $(STAMP) ## format and sort imports

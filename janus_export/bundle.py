@@ -82,7 +82,7 @@ def export_bundle(
     check_tensors(recipes_of_all(checkpoint.config, checkpoint.vae is not None), checkpoint.tensors)
     vae = checkpoint.vae if "generation" in tasks else None
     tokenizer, tokens, template, family = read_text_side(checkpoint)
-    text, drawn, flow = checkpoint.config.text, checkpoint.config.drawn, _flow(checkpoint.config)
+    text, vq, drawn, flow = checkpoint.config.text, checkpoint.config.vq, checkpoint.config.drawn, _flow(checkpoint.config)
     model = LanguageModel(
         hidden_size=text.hidden_size,
         num_layers=text.num_layers,
@@ -96,7 +96,7 @@ def export_bundle(
         size=drawn.image_size,
         grid=drawn.grid,
         num_tokens=drawn.grid**2,
-        num_ids=None if flow else drawn.num_ids,
+        num_ids=vq.num_ids if vq else None,
     )
     sizes = sizes_of(model, image_input, image_output, flow)
 
@@ -168,7 +168,7 @@ def _write_graphs(
     on_stage("running the torch reference", 0)
     watch = cache.watch if format_of("language_model", precision, "gqa").int8_cache else None
     goldens = make_goldens(checkpoint.config, checkpoint.tensors, tasks, tokens, watch, flow)
-    np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]
+    np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]  # none is called allow_pickle
     weights = plan.write(folder / WEIGHTS, checkpoint.tensors, lambda done: on_stage("writing weights", done / plan.total_bytes))
     for graph in graphs.values():
         check_graph(folder / graph.file)

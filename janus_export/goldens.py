@@ -14,8 +14,8 @@ from torch import nn
 from janus_runtime.bundle.manifest import Flow, Task, Tokens
 
 from . import modules
-from .checkpoint.checkpoint import Tensor
 from .checkpoint.sizes import JanusConfig
+from .checkpoint.tensor import Tensor
 from .modules.attention import causal_attention
 from .modules.language_model import DecoderLayer, final_norm
 from .modules.layers import stream_weights
@@ -66,14 +66,15 @@ def make_goldens(
 
     if "understanding" in tasks:
         add("vision_encoder", modules.VisionEncoder, {"pixels": _picture(rng, config.vision.image_size)}, "embeds")
-    if config.flow and "generation" in tasks:
+    if flow and "generation" in tasks:
         goldens |= _flow(config, tensors, embeds[:1, : _LENGTHS.max()], flow, rng)
         latents = goldens["flow_step/latents"]
         add("image_decoder", modules.LatentDecoder, {"latents": latents}, "pixels")
     elif "generation" in tasks:
-        image_ids = rng.integers(0, config.vq.num_ids, (1, config.vq.grid**2), dtype=np.int32)
+        vq = config.required_vq
+        image_ids = rng.integers(0, vq.num_ids, (1, vq.grid**2), dtype=np.int32)
         add("image_embed", modules.ImageEmbed, {"image_ids": image_ids[:, :8]}, "embeds")
-        add("image_encoder", modules.ImageEncoder, {"pixels": _picture(rng, config.vq.image_size)}, "image_ids")
+        add("image_encoder", modules.ImageEncoder, {"pixels": _picture(rng, vq.image_size)}, "image_ids")
         add("image_decoder", modules.ImageDecoder, {"image_ids": image_ids}, "pixels")
 
     if config.flow and "understanding" not in tasks:
@@ -147,6 +148,7 @@ def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: 
 
 def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flow: Flow, rng: np.random.Generator) -> Goldens:
     """A prompt [1, T, D] -> goldens of the first steps of a drawing, each of which computes the whole prompt again."""
+    uvit = config.required_flow
     times, dt = _published_times(flow)
     shape = (1, flow.latent_channels, flow.latent_size, flow.latent_size)
     noise, cfg_weight = rng.standard_normal(shape).astype(np.float32), 2.0
@@ -154,23 +156,24 @@ def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flo
     time_embeds, conditions = map(torch.from_numpy, table)
     # Two rows, the second with BOS alone, whose pads keep their positions.
     prompt = torch.from_numpy(embeds).expand(2, -1, -1)
-    count = config.flow.grid**2
+    count = uvit.grid**2
     seen = torch.ones(2, prompt.shape[1] + 1 + count, dtype=torch.bool)
     seen[1, 1 : prompt.shape[1]] = False
     with torch.device("meta"):
         encoder, decoder = FlowEncoder(config, torch.float32), FlowDecoder(config, torch.float32)
         layers = [DecoderLayer(config.text, index, torch.float32) for index in range(config.text.num_layers)]
         norm = final_norm(config.text, torch.float32)
-    encoder, decoder, norm, *layers = (stream_weights(part, tensors) for part in (encoder, decoder, norm, *layers))
-    sizes = [2 * channels for _, channels in block_names(config.flow)]
+    for part in (encoder, decoder, norm, *layers):
+        stream_weights(part, tensors)
+    sizes = [2 * channels for _, channels in block_names(uvit)]
     latents, velocities = torch.from_numpy(noise), []
     for step in range(min(_FLOW_STEPS, flow.steps)):
         now = list(conditions[step : step + 1].split(sizes, dim=-1))
-        tokens, skip = encoder(latents, now[: config.flow.encoder_blocks])
+        tokens, skip = encoder(latents, now[: uvit.encoder_blocks])
         x = torch.cat([prompt, time_embeds[step].expand(2, 1, -1), tokens.expand(2, -1, -1)], dim=1)
         for layer in layers:
             x = layer(x, lambda qkv: causal_attention(config.text, qkv, seen))
-        cond, uncond = decoder(norm(x)[:, -count:], skip.expand(2, -1, -1, -1), now[config.flow.encoder_blocks :])
+        cond, uncond = decoder(norm(x)[:, -count:], skip.expand(2, -1, -1, -1), now[uvit.encoder_blocks :])
         velocity = (uncond + cfg_weight * (cond - uncond))[None]
         latents = latents + dt * velocity
         velocities.append(velocity.numpy())

@@ -14,7 +14,7 @@ from janus_runtime.bundle.manifest import Precision, Task
 from . import modules
 from .checkpoint.sizes import JanusConfig
 from .modules.attention import Attention, GroupQuery, GroupQueryCuda, InPlace, Slice
-from .modules.layers import recipes_of
+from .modules.layers import dtype_name, recipes_of
 from .recipes import Recipe
 
 
@@ -42,7 +42,7 @@ class GraphSpec:
 
 def _language_model(attention: type[Attention], precisions: tuple[Precision, ...] = get_args(Precision)) -> GraphSpec:
     def build(config: JanusConfig, f: torch.dtype) -> nn.Module:
-        inner = getattr(torch, inner_dtype(attention.flavour, str(f).removeprefix("torch.")))  # type: ignore[arg-type]
+        inner = getattr(torch, inner_dtype(attention.flavour, dtype_name(f)))
         return modules.LanguageModel(config, inner, attention(config.text, inner))
 
     def arrange(named: dict[str, Any], interface: Interface) -> tuple[Any, ...]:

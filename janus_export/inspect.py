@@ -53,5 +53,5 @@ def inspect_checkpoint(source: str, vae: str | None = None) -> dict[str, Any]:
 
 def _image_tokens(config: JanusConfig) -> str:
     grid, size, flow = config.drawn.grid, config.drawn.image_size, config.flow
-    of = f"{flow.stride}x{flow.stride} latents of {flow.vae.latent_channels} channels" if flow else f"{config.vq.num_ids} codes"
+    of = f"{flow.stride}x{flow.stride} latents of {flow.vae.latent_channels} channels" if flow else f"{config.required_vq.num_ids} codes"
     return f"{grid}x{grid} of {of} to {size}x{size} pixels"

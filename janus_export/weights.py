@@ -47,7 +47,7 @@ class WeightPlan:
         with path.open("wb") as file:
             for (recipe, dtype), place in self.places.items():
                 padding = bytes(place.offset - position)
-                data = memoryview(recipe.make(tensors, np.dtype(dtype))).cast("B")
+                data = recipe.make(tensors, np.dtype(dtype)).data.cast("B")
                 for part in (padding, data):
                     file.write(part)
                     digest.update(part)

@@ -60,7 +60,7 @@ def _flow(raw: Section, vae: VaeConfig) -> JanusConfig:
         (encoder, "padding", kernel - stride),
     ):
         section.expect(key, expected)
-    for what, got, expected in (
+    for what, got, built in (
         ("vision_gen_enc_config.params.block_out_channels", len(widths), 1),
         ("vision_gen_dec_config.params.block_out_channels", decoder.integers("block_out_channels", [768]), widths),
         ("vision_gen_dec_config.params.in_channels", decoder.integer("in_channels", 768), widths[0]),
@@ -73,8 +73,8 @@ def _flow(raw: Section, vae: VaeConfig) -> JanusConfig:
         ("vision_gen_enc_config.params.stride", stride, 2),
         ("vision_gen_dec_config.params.norm_eps", decoder.number("norm_eps", 1e-6), encoder.number("norm_eps", 1e-6)),
     ):
-        if got != expected:
-            raise CheckpointError(f"config.json: {what} is {got!r:.40}; this export, with this VAE, builds {expected!r:.40} only")
+        if got != built:
+            raise CheckpointError(f"config.json: {what} is {got!r:.40}; this export, with this VAE, builds {built!r:.40} only")
     return JanusConfig(
         "multi_modality",
         text,
@@ -233,7 +233,7 @@ def _text(llama: Section, tied: bool) -> TextConfig:
 
 def _check(config: JanusConfig) -> None:
     text, vision, drawn = config.text, config.vision, config.drawn
-    widths = [config.vq.base_channels * m for m in config.vq.multipliers] if config.vq else list(config.flow.vae.widths)
+    widths = [config.vq.base_channels * m for m in config.vq.multipliers] if config.vq else list(config.required_flow.vae.widths)
     for what, good in (
         (f"hidden size {text.hidden_size} and {text.num_heads} heads", text.hidden_size % text.num_heads == 0),
         # GroupQueryAttention of ONNX Runtime rotates heads of multiples of 16 only.

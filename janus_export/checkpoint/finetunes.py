@@ -31,8 +31,8 @@ def unwrapped(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, 
     wrapped = re.compile(rf"((?:{_WRAPPER}|{_EMA})*?)({_ROOTS[layout]}(?:\..*)?)")
     matches = {name: wrapped.fullmatch(name) for name in tensors}
     groups: dict[str, set[str]] = {}
-    for match in filter(None, matches.values()):
-        groups.setdefault(match[1], set()).add(match[2])
+    for known in filter(None, matches.values()):
+        groups.setdefault(known[1], set()).add(known[2])
     copies = [prefix for prefix in groups if _EMA_NAME.match(prefix)]
     prefixes = [prefix for prefix in groups if prefix not in copies] or copies
     if len(prefixes) != 1 or not all(groups[copy] <= groups[prefixes[0]] for copy in copies):

@@ -9,10 +9,10 @@ import pickle
 import re
 import reprlib
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -86,6 +86,11 @@ _KEPT = """PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 SH
 class _Unpickler(pickle._Unpickler):
     """Every call that it makes is of a value of _GLOBALS. `file` is at its start."""
 
+    # What typeshed leaves out of the base class.
+    stack: list[Any]
+    append: Callable[[object], None]
+    pop_mark: Callable[[], list[Any]]
+
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         super().__init__(self)  # whatever is read goes through `read` and `readline`
         self._path, self._file, self._size = path, file, path.stat().st_size
@@ -133,7 +138,7 @@ class _Unpickler(pickle._Unpickler):
         self._file.seek(count, 1)
         self.append(place)
 
-    dispatch = {
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **{getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _KEPT.split()},
         pickle.SHORT_BINBYTES[0]: lambda self: self._pass_over("<B"),
         pickle.BINBYTES[0]: lambda self: self._pass_over("<I"),

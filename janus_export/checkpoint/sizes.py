@@ -114,7 +114,19 @@ class JanusConfig:
 
     @property
     def drawn(self) -> VQConfig | FlowConfig:
-        return self.vq or self.flow
+        return self.vq or self.required_flow
+
+    @property
+    def required_vq(self) -> VQConfig:
+        """For what only Janus and Janus-Pro have."""
+        assert self.vq is not None
+        return self.vq
+
+    @property
+    def required_flow(self) -> FlowConfig:
+        """For what only JanusFlow has."""
+        assert self.flow is not None
+        return self.flow
 
     @property
     def image_tokens(self) -> int:

@@ -24,8 +24,8 @@ class Tensor:
 
     def read(self) -> np.ndarray[Any, Any]:
         """Reads the tensor into fresh memory. Raises CheckpointError if the file ends early."""
-        if self.stride not in (None, self.shape[0]):
-            return self._read_columns().T
+        if self.stride is not None and self.stride != self.shape[0]:
+            return self._read_columns(self.stride).T
         count = int(np.prod(self.shape))
         with self.path.open("rb") as file:
             file.seek(self.offset)
@@ -34,11 +34,11 @@ class Tensor:
             raise self._truncated()
         return data.reshape(self.shape) if self.stride is None else data.reshape(self.shape[::-1]).T
 
-    def _read_columns(self) -> np.ndarray[Any, Any]:
+    def _read_columns(self, stride: int) -> np.ndarray[Any, Any]:
         data = np.empty(self.shape[::-1], self.dtype)
         with self.path.open("rb", buffering=0) as file:  # what a buffer reads ahead is not what comes next
             for index, column in enumerate(data.view(np.uint8)):
-                file.seek(self.offset + index * self.stride * self.dtype.itemsize)
+                file.seek(self.offset + index * stride * self.dtype.itemsize)
                 if file.readinto(column) != column.size:
                     raise self._truncated()
         return data

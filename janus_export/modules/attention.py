@@ -7,6 +7,7 @@ Letters: R rows, S new tokens, M cache length, D hidden, H heads, d head size.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from janus_runtime.bundle.interface import DType, TensorSpec, own_inputs
 from ..checkpoint.sizes import TextConfig
 from ..onnx.inline import DOMAIN
 from ..recipes import RopeTable
-from .layers import parameter
+from .layers import dtype_name, parameter
 
 Attend = Callable[[Tensor], Tensor]
 
@@ -31,6 +32,8 @@ class Attention(nn.Module):
     flavour: ClassVar[Any]
     opset: ClassVar[int]
     in_place: ClassVar[bool] = True
+    cos: nn.Parameter
+    sin: nn.Parameter
 
     def __init__(self, text: TextConfig, f: torch.dtype) -> None:
         super().__init__()
@@ -69,7 +72,7 @@ class Traced(Attention):
 
     def common(self) -> tuple[DType, dict[str, TensorSpec]]:
         """The dtype of activations, and the tensors that every flavour attends over."""
-        f: DType = str(self.cos.dtype).removeprefix("torch.")  # type: ignore[assignment]
+        f = dtype_name(self.cos.dtype)
         cache = TensorSpec(f, ("rows", self.num_heads, "max_length", self.head_size))
         qkv = TensorSpec(f, ("rows", "tokens", 3 * self.num_heads * self.head_size))
         return f, {"qkv": qkv, "key": cache, "value": cache}
@@ -179,7 +182,7 @@ class InPlace(Traced):
 
 def _onnx(operator: str, inputs: list[Tensor], like: Tensor, since: int, **attributes: int) -> Tensor:
     """A standard operator that torch has no word for. The output is shaped as `like`."""
-    return torch.onnx.ops.symbolic(operator, inputs, attributes, dtype=like.dtype, shape=like.shape, version=since)
+    return torch.onnx.ops.symbolic(operator, inputs, {**attributes}, dtype=like.dtype, shape=like.shape, version=since)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -193,7 +196,7 @@ def causal_attention(text: TextConfig, qkv: Tensor, seen: Tensor | None = None) 
     rows, tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     query, key, value = qkv.view(rows, tokens, 3, text.num_heads, text.head_size).permute(2, 0, 3, 1, 4)
     cos, sin = (
-        torch.from_numpy(RopeTable(name, tokens, text.head_size, text.rope_theta).make({}, "float32")).to(qkv.dtype)
+        torch.from_numpy(RopeTable(name, tokens, text.head_size, text.rope_theta).make({}, np.dtype(np.float32))).to(qkv.dtype)
         for name in ("cos", "sin")
     )
     mask = None if seen is None else torch.ones(tokens, tokens, dtype=torch.bool).tril() & seen[:, None, None]

@@ -61,7 +61,7 @@ class FlowStep(nn.Module):
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
-        text, flow = config.text, config.flow
+        text, flow = config.text, config.required_flow
         self.f = f
         self.sizes = [2 * channels for _, channels in block_names(flow)]
         self.encoder_blocks = flow.encoder_blocks
@@ -98,7 +98,7 @@ class FlowStep(nn.Module):
         places = torch.arange(length, dtype=torch.int32)[None].expand(rows[0], -1)
         positions = first_position[:, None] + torch.arange(1 + count, dtype=torch.int32)
         prepared = self.attention.shared(torch.cat([places, positions], dim=1), past_mask, new_mask)
-        given = []
+        given: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             past = cache[2 * index], cache[2 * index + 1]
 

@@ -28,7 +28,7 @@ class ImageEmbed(nn.Module):
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
-        vq = config.vq
+        vq = config.required_vq
         self.tokens = Embedding(f, "model.generation_embeddings.weight", vq.num_ids, vq.code_size)
         self.aligner = Projector(f, "model.generation_aligner", vq.code_size, config.text.hidden_size, vq.aligner_depth)
 
@@ -52,7 +52,7 @@ class ImageHead(nn.Module):
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
-        vq = config.vq
+        vq = config.required_vq
         self.project = Linear(f, "model.generation_head.proj_out", config.text.hidden_size, vq.head_size)
         self.head = Linear(f, "model.generation_head.vision_head", vq.head_size, vq.num_ids)
 

@@ -48,7 +48,8 @@ class LanguageModel(nn.Module):
         self.norm = final_norm(text, f)
 
     def forward(self, embeds: Tensor, places: Tensor, own: list[Tensor], cache: list[Tensor]) -> list[Tensor]:
-        x, given, prepared = embeds.to(self.dtype), [], self.attention.prepare(own)
+        x, prepared = embeds.to(self.dtype), self.attention.prepare(own)
+        given: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             past = cache[2 * index], cache[2 * index + 1]
 

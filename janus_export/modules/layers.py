@@ -7,20 +7,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint.checkpoint import Tensor as Stored
+from janus_runtime.bundle.interface import DType
+
+from ..checkpoint.tensor import Tensor as Stored
 from ..recipes import FromCheckpoint, Recipe
 
 
 def parameter(recipe: Recipe, f: torch.dtype, device: str | None = None) -> nn.Parameter:
     """An uninitialised parameter of the recipe's shape; `recipes_of` finds the recipe again."""
-    result = nn.Parameter(torch.empty(recipe.shape, dtype=f, device=device), requires_grad=False)
-    result.recipe = recipe  # type: ignore[attr-defined]
+    return _with_recipe(torch.empty(recipe.shape, dtype=f, device=device), recipe)
+
+
+def _with_recipe(values: Tensor, recipe: Recipe) -> nn.Parameter:
+    result = nn.Parameter(values, requires_grad=False)
+    result.recipe = recipe  # type: ignore[attr-defined]  # an attribute of ours
     return result
+
+
+def _recipe_of(value: nn.Parameter) -> Recipe:
+    return value.recipe  # type: ignore[attr-defined]  # an attribute of ours
 
 
 def recipes_of(module: nn.Module) -> dict[str, tuple[Recipe, torch.dtype]]:
     """Parameter name -> its recipe and stored dtype."""
-    return {name: (value.recipe, value.dtype) for name, value in module.named_parameters()}  # type: ignore[misc]
+    return {name: (_recipe_of(value), value.dtype) for name, value in module.named_parameters()}
+
+
+def dtype_name(f: torch.dtype) -> DType:
+    return str(f).removeprefix("torch.")  # type: ignore[return-value]  # torch's names are the bundle's
 
 
 def stream_weights(module: nn.Module, tensors: Mapping[str, Stored]) -> nn.Module:
@@ -28,14 +42,13 @@ def stream_weights(module: nn.Module, tensors: Mapping[str, Stored]) -> nn.Modul
 
     def fill(part: nn.Module, arguments: object) -> None:
         for name, value in part.named_parameters(recurse=False):
-            made = value.recipe.make(tensors, np.dtype(str(value.dtype).removeprefix("torch.")))  # type: ignore[attr-defined]
-            filled = nn.Parameter(torch.from_numpy(made), requires_grad=False)
-            filled.recipe = value.recipe  # type: ignore[attr-defined]
-            setattr(part, name, filled)
+            recipe = _recipe_of(value)
+            made = recipe.make(tensors, np.dtype(dtype_name(value.dtype)))
+            setattr(part, name, _with_recipe(torch.from_numpy(made), recipe))
 
     def empty(part: nn.Module, arguments: object, result: object) -> None:
         for name, value in part.named_parameters(recurse=False):
-            setattr(part, name, parameter(value.recipe, value.dtype, "meta"))  # type: ignore[attr-defined]
+            setattr(part, name, parameter(_recipe_of(value), value.dtype, "meta"))
 
     for part in module.modules():
         if any(True for _ in part.parameters(recurse=False)):

@@ -30,14 +30,15 @@ class TimeEmbed(nn.Module):
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
-        flow, width = config.flow, config.text.hidden_size
-        self.half = flow.channels // 2
+        flow, width = config.required_flow, config.text.hidden_size
+        self.num_frequencies = flow.channels // 2
         self.first = Linear(f, f"{_ENCODER}.time_embed.linear_1", flow.channels, width)
         self.second = Linear(f, f"{_ENCODER}.time_embed.linear_2", width, width)
         self.mappers = nn.ModuleList(Linear(f, f"{name}.cond_embeds_mapper", width, 2 * channels) for name, channels in block_names(flow))
 
     def forward(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        frequencies = torch.exp(-math.log(10000) * torch.arange(self.half, dtype=torch.float32) / self.half)
+        exponents = torch.arange(self.num_frequencies, dtype=torch.float32)
+        frequencies = torch.exp(-math.log(10000) * exponents / self.num_frequencies)
         angles = times[:, None] * frequencies
         # Cosines come first (Timesteps with flip_sin_to_cos).
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
@@ -87,7 +88,7 @@ class FlowEncoder(nn.Module):
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
-        flow = config.flow
+        flow = config.required_flow
         kernel = (flow.channels, flow.vae.latent_channels, flow.kernel, flow.kernel)
         self.stride, self.padding = flow.stride, flow.kernel - flow.stride
         self.patch = parameter(FromCheckpoint(((f"{_ENCODER}.in_conv.weight", kernel),)), f)
@@ -108,7 +109,7 @@ class FlowDecoder(nn.Module):
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
-        flow, width = config.flow, config.text.hidden_size
+        flow, width = config.required_flow, config.text.hidden_size
         channels, latents = flow.channels, flow.vae.latent_channels
         self.align_norm = RMSNorm(f, "vision_gen_dec_aligner_norm", width, config.text.norm_eps)
         self.aligner = Linear(f, "vision_gen_dec_aligner", width, channels)

@@ -139,7 +139,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
-        vq, name = config.vq, f"{_VQ}.encoder"
+        vq, name = config.required_vq, f"{_VQ}.encoder"
         widths = [vq.base_channels * m for m in (1, *vq.multipliers)]
         last = len(vq.multipliers) - 1
         self.first = Conv(f, f"{name}.conv_in", 3, vq.base_channels, 3)
@@ -199,7 +199,7 @@ class ImageDecoder(nn.Module):
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
-        vq = config.vq
+        vq = config.required_vq
         widths = [vq.base_channels * m for m in reversed(vq.multipliers)]
         self.grid = vq.grid
         self.codebook = codebook(vq, f)
@@ -216,7 +216,7 @@ class LatentDecoder(nn.Module):
 
     def __init__(self, config: JanusConfig, f: torch.dtype) -> None:
         super().__init__()
-        vae = config.flow.vae
+        vae = config.required_flow.vae
         self.scale = vae.scaling_factor
         self.post_quant = Conv(f, "vae.post_quant_conv", vae.latent_channels, vae.latent_channels, 1)
         self.decoder = PixelDecoder(f, "vae.decoder", vae.latent_channels, list(vae.widths[::-1]), vae.num_res_blocks + 1, attends=False)

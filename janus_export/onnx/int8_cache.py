@@ -12,8 +12,8 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from ..checkpoint.checkpoint import Tensor
 from ..checkpoint.sizes import TextConfig
+from ..checkpoint.tensor import Tensor
 from ..errors import CheckpointError
 
 # Beyond the largest magnitude that was seen; what lies outside is clipped. A few hundred tokens of a bell curve show about
@@ -46,9 +46,9 @@ class CacheScales:
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         """`key_<layer>` or `value_<layer>` -> [1, H, 1, d]; what is stored = round(number / scale), -128 to 127."""
-        limit = self._largest[name].float().numpy() * np.float32(HEADROOM)
-        scale: NDArray[np.float32] = np.maximum(limit, np.float32(_SMALLEST)) / np.float32(127)
-        return scale[None, :, None]
+        largest = self._largest[name].float().numpy() * np.float32(HEADROOM)
+        limit: NDArray[np.float32] = np.maximum(largest, np.float32(_SMALLEST))
+        return (limit / np.float32(127))[None, :, None]
 
 
 @dataclass(frozen=True)

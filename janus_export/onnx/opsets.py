@@ -8,7 +8,7 @@ TRACED, LOWERED = 18, 17
 _IR_VERSION = 8
 _REDUCTIONS = {"ReduceMean", "ReduceL2", "ReduceMax"}
 # New in 18; each stands at the default that was the only way before.
-_ADDED = {"Resize": {"antialias": 0, "keep_aspect_ratio_policy": "stretch"}, "Split": {"num_outputs": 2}}
+_ADDED: dict[str, dict[str, int | str]] = {"Resize": {"antialias": 0, "keep_aspect_ratio_policy": "stretch"}, "Split": {"num_outputs": 2}}
 
 
 def lower(model: ir.Model) -> None:
@@ -30,7 +30,8 @@ def lower(model: ir.Model) -> None:
 
 
 def _axes_to_attribute(node: ir.Node) -> None:
-    axes = ir.convenience.get_const_tensor(node.inputs[1]) if len(node.inputs) > 1 else None
+    source = node.inputs[1] if len(node.inputs) > 1 else None
+    axes = ir.convenience.get_const_tensor(source) if source is not None else None
     assert axes is not None, f"{node.op_type} over axes that are computed has no form in opset {LOWERED}"
     node.resize_inputs(1)
     node.attributes.pop("noop_with_empty_axes", None)

@@ -91,7 +91,7 @@ def quantise_graph(model: ir.Model, recipes: dict[str, tuple[Any, Any]], format:
 
 def _fitting(value: ir.Value | None, recipes: Mapping[str, Any], blocks: Blocks, transposed: bool) -> Blocks | None:
     """`blocks`, halved until a row holds one (the rows of a table: a whole number of them). None if `value` is no such weight."""
-    recipe = recipes[value.name][0] if value is not None and value.name in recipes else None
+    recipe = recipes[value.name][0] if value is not None and value.name is not None and value.name in recipes else None
     if not isinstance(recipe, FromCheckpoint) or recipe.transposed != transposed or len(recipe.shape) != 2:
         return None
     columns, size = recipe.sources[0][1][1], blocks.size
@@ -120,7 +120,7 @@ def _replace(model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node
         inputs = [codes, other, scales]
     new = ir.Node(_DOMAIN, kind, inputs, [ir.AttrInt64(name, number) for name, number in attributes.items()], num_outputs=1, name=node.name)
     new.outputs[0].name = node.outputs[0].name
-    new.outputs[0].dtype, new.outputs[0].shape = node.outputs[0].dtype, node.outputs[0].shape
+    new.outputs[0].type, new.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
     model.graph.insert_before(node, new)
     ir.convenience.replace_all_uses_with(node.outputs[0], new.outputs[0], replace_graph_outputs=True)
     model.graph.remove(node, safe=True)

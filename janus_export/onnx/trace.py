@@ -121,8 +121,8 @@ def _placeholders(module: nn.Module, model: ir.Model, opset: int) -> Iterator[tu
     norms = {node.op_type: node for node in model.graph if node.domain == DOMAIN and node.op_type.startswith(GroupNorm.word)}
     for word, node in norms.items():
         x = node.inputs[0]
-        assert x is not None and x.dtype is not None and x.shape is not None
-        yield word, _normalise(x.dtype.numpy().name, *map(int, list(x.shape)[1:]), opset)
+        assert x is not None and x.dtype is not None
+        yield word, _normalise(x.dtype.numpy().name, *map(int, word.split("_")[-3:]), opset)
 
 
 @lru_cache
@@ -181,11 +181,11 @@ def _traced(
 def _shared_registry() -> Iterator[None]:
     """Has torch.onnx fill its registry of ATen functions once, not for every graph, which takes as long as a small graph. torch is pinned,
     so that what this replaces is what was looked at."""
-    ONNXRegistry.from_torchlib = staticmethod(_registry)
+    ONNXRegistry.from_torchlib = staticmethod(_registry)  # type: ignore[method-assign]  # replaced on purpose
     try:
         yield
     finally:
-        ONNXRegistry.from_torchlib = _fill_registry
+        ONNXRegistry.from_torchlib = _fill_registry  # type: ignore[method-assign]  # put back
 
 
 _fill_registry = ONNXRegistry.from_torchlib
@@ -250,6 +250,6 @@ class _quiet(warnings.catch_warnings):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *exc: Any) -> None:
         logging.disable(logging.NOTSET)
         super().__exit__(*exc)

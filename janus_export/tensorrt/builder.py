@@ -206,7 +206,7 @@ def _import(library: str) -> Any:
 
 
 def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]
+    class Log(trt.ILogger):  # type: ignore[misc]  # of a module that is chosen at run time
         """Keeps errors, in one line each; the rest is said by what we raise."""
 
         def __init__(self) -> None:

@@ -100,7 +100,7 @@ def profiles_of(kind: GraphKind, rows: tuple[int, ...], lengths: tuple[int, ...]
     most, longest = rows[-1], lengths[-1]
     any_rows = (1, min(2, most), most)
     if kind == "language_model":
-        steps = [
+        steps: list[Profile] = [
             {"rows": (count,) * 3, "tokens": (1, 1, 1), "outputs": (count,) * 3, "max_length": (length,) * 3}
             for count in rows
             for length in lengths
