@@ -8,18 +8,24 @@ from threading import RLock
 
 import numpy as np
 
+from janus_runtime.errors import OutOfMemory
 from janus_runtime.sampling.guidance import Pairs
 from janus_runtime.sampling.noise import gumbel
 from janus_runtime.sampling.sampler import keep_top_k, keep_top_p
 
+# As a GPU's memory is, and as TensorRT wants every address.
+ALIGNMENT = 256
+
 
 class NumpyDevice:
-    """`device.Device`. `launched` counts kernels and replays that ran, by name; `queue` is for the engines of tests."""
+    """`device.Device`. `launched` counts kernels and replays that ran, by name; `queue` is for the engines of tests, `allocate` for them to
+    replace."""
 
     name = "NumPy"
 
     def __init__(self):
         self.lock = RLock()
+        self.reclaim = lambda: None
         self.kernels = NumpyKernels(self)
         self.launched = Counter()
         self._waiting = deque()
@@ -30,9 +36,18 @@ class NumpyDevice:
         (self._waiting if self._recording is None else self._recording).append(work)
 
     def empty(self, shape, dtype):
+        try:
+            return self.allocate(shape, dtype)
+        except OutOfMemory:
+            self.reclaim()
+            return self.allocate(shape, dtype)
+
+    def allocate(self, shape, dtype):
         # What nobody wrote should be noticed.
         dtype = np.dtype(dtype)
-        return np.full(shape, np.nan if dtype.kind == "f" else 77, dtype)
+        array = _aligned(shape, dtype)
+        array.fill(np.nan if dtype.kind == "f" else 77)
+        return array
 
     def clear(self, target):
         self.queue(lambda: target.fill(0))
@@ -73,6 +88,13 @@ class NumpyDevice:
                 self._waiting.popleft()()
 
 
+def _aligned(shape, dtype):
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    return memory[begin : begin + size].view(dtype).reshape(shape)
+
+
 class NumpyEvent:
     def __init__(self, device):
         self.reached = False
@@ -95,6 +117,9 @@ class NumpyReplay:
         self._device.queue(lambda: self._device.launched.update(["replay"]))
         for work in self._recorded:
             self._device.queue(work)
+
+    def close(self):
+        self._recorded = None
 
 
 def _kernel(function):
@@ -152,11 +177,12 @@ class NumpyKernels:
             noise[row, np.isneginf(scaled[0])] = -np.inf
 
     @_kernel
-    def record(ids, log, step):
+    def record(ids, log, step, bad, host_bad):
         for row, now in enumerate(step):
             if now < len(log):
                 log[now, row] = ids[row]
         step += 1
+        host_bad[:] = bad
 
     @_kernel
     def write_cache(cache, new, starts, counts, slot):
@@ -165,6 +191,11 @@ class NumpyKernels:
             end = min(start + count, length)
             if start < end:
                 cache[:, slot + row, :, start:end] = new[:, row, :, : end - start]
+
+    @_kernel
+    def clear_cache(cache, starts):
+        for row, start in enumerate(starts):
+            cache[:, row, :, start:] = 0
 
     @_kernel
     def copy_2d(source, target, count, nbytes, source_stride, target_stride):

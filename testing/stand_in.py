@@ -2,8 +2,9 @@
 
 from janus_runtime.backends.device_graph import DeviceGraph
 from janus_runtime.backends.ort_cpu import OrtEngine
+from janus_runtime.decoding.capture import capture_or_repeat
 from janus_runtime.decoding.device import DecoderLimits
-from testing.numpy_device import NumpyDevice
+from testing.numpy_device import ALIGNMENT, NumpyDevice
 
 
 def _locked(method):
@@ -28,12 +29,13 @@ class StandIn:
         self.flavour = flavour
         self.device = LockedDevice()
         # ONNX Runtime fixes nothing, as the plans of TensorRT do: limits are checked by StandInGraph.
-        self.limits = DecoderLimits(self.device, rows, lengths, chunk, self.device.capture)
+        self.limits = DecoderLimits(self.device, rows, lengths, chunk, lambda work: capture_or_repeat(self.device, work, "the stand-in"))
         self.graphs = {}
 
     def load(self, bundle, graph):
-        self.graphs[graph] = StandInGraph(bundle, graph, self)
-        return self.graphs[graph]
+        with self.device.lock:
+            self.graphs[graph] = StandInGraph(bundle, graph, self)
+            return self.graphs[graph]
 
     def advice(self, bundle):
         return None
@@ -56,11 +58,13 @@ class StandInGraph(DeviceGraph):
         assert tensors.keys() == self.spec.inputs.keys() | self.spec.outputs.keys()
         inputs = {name: tensors[name] for name in self.spec.inputs}
         outputs = {name: tensors[name] for name in self.spec.outputs}
+        for name, tensor in tensors.items():
+            assert tensor.ndim == 0 or tensor.ctypes.data % ALIGNMENT == 0, f"{self.name} got an address for {name} that is not aligned"
         if self.spec.kind == "language_model":
             rows, tokens = inputs["embeds"].shape[:2]
             assert tokens <= self.limits.chunk or not self.spec.cache.ragged_append
             assert inputs[self.spec.cache.inputs[0]].shape[2] in self.limits.lengths
-            assert tokens > 1 or rows in self.limits.rows or rows == 1
+            assert tokens > 1 or self.limits.rows is None or rows in (1, *self.limits.rows)
 
         def work():
             self.calls += 1

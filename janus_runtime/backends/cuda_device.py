@@ -4,14 +4,15 @@ Importing this needs no CUDA; opening a `CudaDevice` does. All work goes to one 
 """
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from threading import RLock
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -23,6 +24,7 @@ from ..packages import importing, install_hint
 from .cuda_kernels import PARAMETERS, SOURCE, CudaKernels, address
 
 _ORDINAL = 0
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class CudaDevice:
 
     def __init__(self) -> None:
         self._core, self._driver, self._error = _cuda()
-        self.lock = RLock()
+        self.lock = threading.RLock()
+        self.reclaim: Callable[[], None] = lambda: None
+        self._threads = threading.local()
         try:
             gpu = self._core.Device(_ORDINAL)
             gpu.set_current()
@@ -94,8 +98,10 @@ class CudaDevice:
         # Where work goes now: the stream, or while capturing the builder's, with what its copies read from.
         self._queue = self._stream
         self._recorded: list[Any] | None = None
+        self._kept: list[Callable[[], None]] | None = None
         # Copies of uploaded values, each with the event after which nobody reads it.
         self._staged: deque[tuple[NDArray[Any], Any]] = deque()
+        self._uncertain: list[Any] = []
         self._functions = self._compile(f"sm_{major}{minor}")
         self.kernels: Kernels = CudaKernels(self._launch)
 
@@ -114,7 +120,15 @@ class CudaDevice:
 
     def empty(self, shape: tuple[int, ...], dtype: DType | str) -> CudaArray:
         with self._working():
-            return self._allocate(self._memory, "GPU memory", shape, dtype)
+            return self.with_reclaim(lambda: self._allocate(self._memory, "GPU memory", shape, dtype))
+
+    def with_reclaim(self, make: Callable[[], Made]) -> Made:
+        """What `make` makes, tried once more with memory reclaimed. Raises OutOfMemory."""
+        try:
+            return make()
+        except OutOfMemory:
+            self.reclaim()
+            return make()
 
     def clear(self, target: DeviceArray) -> None:
         with self._working():
@@ -134,11 +148,13 @@ class CudaDevice:
         with self._working():
             while self._staged and self._staged[0][1].is_done:
                 self._staged.popleft()
+            # An error may come after the copy was queued: then it is kept for good.
+            kept = self._recorded if self._recorded is not None else self._uncertain
+            kept.append(staged)
             self._check(self._driver.cuMemcpyHtoDAsync(address(target), staged.ctypes.data, staged.nbytes, self._queue.handle))
-            if self._recorded is not None:
-                self._recorded.append(staged)
-            else:
+            if kept is self._uncertain:
                 self._staged.append((staged, self._stream.record()))
+                kept.pop()
 
     def download(self, source: DeviceArray) -> NDArray[Any]:
         """Waits for all work, then copies. Raises BackendError while capturing."""
@@ -175,11 +191,44 @@ class CudaDevice:
             with suppress(self._error):
                 builder.close()
 
+    def call(self, call: Callable[[], None]) -> None:
+        """Does `call`, which queues work at the same addresses whenever it is done, and keeps it where calls are kept."""
+        if self._kept is not None:
+            self._kept.append(call)
+        call()
+
+    def keep_calls(self, work: Callable[[], None]) -> list[Callable[[], None]]:
+        """Does `work` -> the calls that it made, for `repeat`."""
+        kept: list[Callable[[], None]] = []
+        self._kept = kept
+        try:
+            work()
+        finally:
+            self._kept = None
+        return kept
+
+    def repeat(self, calls: list[Callable[[], None]]) -> None:
+        """Makes kept calls again."""
+        with self._working():
+            for call in calls:
+                call()
+
+    def abandon_capture(self) -> None:
+        """Ends a capture of the stream that a library began and could not finish."""
+        with self._working(), suppress(self._error):
+            (status,) = self._check(self._driver.cuStreamIsCapturing(self._stream.handle))
+            if status != self._driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE:
+                self._driver.cuStreamEndCapture(self._stream.handle)
+
     @contextmanager
     def _working(self) -> Iterator[None]:
         """CUDA's calls go here: the context belongs to a thread, and errors are ours."""
         try:
             self._core.Device(_ORDINAL).set_current()
+            if not hasattr(self._threads, "relaxed"):
+                # Else waiting for an event in this thread would end a capture of ONNX Runtime in another.
+                self._check(self._driver.cuThreadExchangeStreamCaptureMode(self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED))
+                self._threads.relaxed = True
             yield
         except (self._error, RuntimeError) as error:
             raise BackendError(
@@ -188,7 +237,8 @@ class CudaDevice:
 
     def _launch(self, kernel: str, grid: tuple[int, int], block: tuple[int, int], arguments: list[Any]) -> None:
         with self._working():
-            self._core.launch(self._queue, self._core.LaunchConfig(grid=grid, block=block), self._functions[kernel], *arguments)
+            config = self._core.LaunchConfig(grid=grid, block=block)
+            self.call(partial(self._core.launch, self._queue, config, self._functions[kernel], *arguments))
 
     def _compile(self, arch: str) -> dict[str, Any]:
         try:
@@ -256,6 +306,10 @@ class CudaReplay:
         self._device._expect_no_capture("launch")
         with self._device._working():
             self._graph.launch(self._device._stream)
+
+    def close(self) -> None:
+        with self._device._working():
+            self._graph.close()
 
 
 class _HostMemory:

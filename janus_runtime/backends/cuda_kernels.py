@@ -20,8 +20,9 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "gumbel": ("float32*", "uint64*", "int32*", "float64*", "int32"),
     "check": ("float32*", "int32*", "int32*", "int32*", "int32", "int32"),
     "keep": ("float32*", "float32*", "float32*", "float32*", "float64*", "int32", "int32"),
-    "record": ("int32*", "int32*", "int32*", "int32", "int32"),
-    "write_cache": ("uint4*", "uint4*", "int32*", "int32*", "int32", "int32", "int32", "int32", "int32", "int32", "int32"),
+    "record": ("int32*", "int32*", "int32*", "int32*", "int32*", "int32", "int32", "int32"),
+    "write_cache": ("uint4*", "uint4*", "int32*", "int32*", *["int32"] * 8),
+    "clear_cache": ("uint4*", "int32*", "int32", "int32", "int32", "int32"),
     "copy_2d": ("uint4*", "uint4*", "int64", "int64", "int64", "int64"),
     "advance_slice": ("int32*", "void*", "int32*", "int32", "int32", "int32"),
     "advance_inplace": ("int64*", "int64*", "bool*", "int32*", "int32", "int32"),
@@ -74,25 +75,32 @@ class CudaKernels:
         arrays = noise, logits, cfg_weight, temperature, sampling
         self._run("keep", (rows, 1), (_KEEP_THREADS, 1), *arrays, num_ids, int(guided))
 
-    def record(self, ids: DeviceArray, log: DeviceArray, step: DeviceArray) -> None:
-        num_steps, rows = log.shape
-        _expect("record", ids=(ids, (rows,)), step=(step, (rows,)))
-        self._run("record", (_blocks(rows, _THREADS), 1), (_THREADS, 1), ids, log, step, rows, num_steps)
+    def record(self, ids: DeviceArray, log: DeviceArray, step: DeviceArray, bad: DeviceArray, host_bad: DeviceArray) -> None:
+        (num_steps, pictures), (rows,) = log.shape, bad.shape
+        _expect("record", ids=(ids, (pictures,)), step=(step, (pictures,)), host_bad=(host_bad, (rows,)))
+        grid = _blocks(max(pictures, rows), _THREADS), 1
+        self._run("record", grid, (_THREADS, 1), ids, log, step, bad, host_bad, pictures, num_steps, rows)
 
     def write_cache(self, cache: DeviceArray, new: DeviceArray, starts: DeviceArray, counts: DeviceArray, slot: int) -> None:
         tensors, rows, heads, length, size = cache.shape
-        new_rows, tokens = new.shape[1], new.shape[3]
-        _expect(
-            "write_cache", new=(new, (tensors, new_rows, heads, tokens, size)), starts=(starts, (new_rows,)), counts=(counts, (new_rows,))
-        )
-        if cache.dtype != new.dtype or not 0 <= slot <= rows - new_rows:
+        (new_rows,), stride, tokens = starts.shape, new.shape[1], new.shape[3]
+        _expect("write_cache", new=(new, (tensors, stride, heads, tokens, size)), counts=(counts, (new_rows,)))
+        if cache.dtype != new.dtype or not 0 <= slot <= rows - new_rows or new_rows > stride:
             raise BackendError(
-                f"write_cache got {new_rows} rows of {new.dtype} at row {slot}, expected {rows} rows of {cache.dtype} to hold them"
+                f"write_cache got {new_rows} of {stride} rows of {new.dtype} at row {slot}, "
+                f"expected {rows} rows of {cache.dtype} to hold them"
             )
         vectors = _vectors("write_cache", size * cache.dtype.itemsize, address(cache), address(new))
         grid = _blocks(heads * tokens * vectors, _THREADS), tensors * new_rows
-        sizes = slot, rows, new_rows, heads, length, tokens, vectors
+        sizes = slot, rows, new_rows, stride, heads, length, tokens, vectors
         self._run("write_cache", grid, (_THREADS, 1), cache, new, starts, counts, *sizes)
+
+    def clear_cache(self, cache: DeviceArray, starts: DeviceArray) -> None:
+        tensors, rows, heads, length, size = cache.shape
+        _expect("clear_cache", starts=(starts, (rows,)))
+        vectors = _vectors("clear_cache", size * cache.dtype.itemsize, address(cache))
+        grid = _blocks(heads * length * vectors, _THREADS), tensors * rows
+        self._run("clear_cache", grid, (_THREADS, 1), cache, starts, rows, heads, length, vectors)
 
     def copy_2d(self, source: DeviceArray, target: DeviceArray, count: int, nbytes: int, source_stride: int, target_stride: int) -> None:
         # Pieces may reach beyond a view, over the other rows of its memory, but not out of that.

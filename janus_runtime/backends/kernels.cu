@@ -32,9 +32,11 @@ extern "C" __global__ void gumbel(float32* noise, const uint64* seeds, const int
         key0 += 0x9E3779B9u;
         key1 += 0xBB67AE85u;
     }
-    for (int32 i = 0; i < count; ++i) {
+    // Unrolled, `word` stays in registers.
+#pragma unroll
+    for (int32 i = 0; i < 4; ++i) {
         const float64 uniform = ((float64)(word[i] >> 8) + 0.5) / 16777216.0;
-        place[i] = (float32)(-log(-log(uniform)));
+        if (i < count) place[i] = (float32)(-log(-log(uniform)));
     }
 }
 
@@ -176,26 +178,38 @@ extern "C" __global__ void __launch_bounds__(1024) keep(float32* noise, const fl
 
 // ---- what a step leaves behind ----
 
-extern "C" __global__ void record(const int32* ids, int32* log, int32* step, int32 num_rows, int32 num_steps) {
-    const int32 row = blockIdx.x * blockDim.x + threadIdx.x;
-    if (row >= num_rows) return;
-    const int32 now = step[row];
-    if (now >= 0 && now < num_steps) log[(int64)now * num_rows + row] = ids[row];
-    step[row] = now + 1;
+// log and host_bad are memory of the host, which is read over PCIe slowly: here it is only written.
+extern "C" __global__ void record(const int32* ids, int32* log, int32* step, const int32* bad, int32* host_bad, int32 num_pictures,
+                                  int32 num_steps, int32 num_rows) {
+    const int32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < num_rows) host_bad[i] = bad[i];
+    if (i >= num_pictures) return;
+    const int32 now = step[i];
+    if (now >= 0 && now < num_steps) log[(int64)now * num_pictures + i] = ids[i];
+    step[i] = now + 1;
 }
 
-// cache [tensors, R, H, P, d] from new [tensors, k, H, S, d]. blockIdx.y: a tensor's row. A vector is 16 bytes, a head `vectors`.
+// cache [tensors, R, H, P, d] from new [tensors, fresh_stride, H, S, d], of which `fresh_rows` count. blockIdx.y: a tensor's row. A vector is
+// 16 bytes, a head `vectors`.
 extern "C" __global__ void write_cache(uint4* cache, const uint4* fresh, const int32* starts, const int32* counts, int32 slot, int32 rows,
-                                       int32 fresh_rows, int32 heads, int32 length, int32 tokens, int32 vectors) {
+                                       int32 fresh_rows, int32 fresh_stride, int32 heads, int32 length, int32 tokens, int32 vectors) {
     const int32 tensor = blockIdx.y / fresh_rows, row = blockIdx.y % fresh_rows;
     const int32 start = starts[row], count = counts[row];
     const uint32 i = blockIdx.x * blockDim.x + threadIdx.x;
     const uint32 vector = i % (uint32)vectors, token = i / (uint32)vectors % (uint32)tokens, head = i / (uint32)vectors / (uint32)tokens;
     const int64 position = (int64)start + token;
     if (head >= (uint32)heads || (int64)token >= count || position < 0 || position >= length) return;
-    const int64 source = (((int64)blockIdx.y * heads + head) * tokens + token) * vectors + vector;
+    const int64 source = ((((int64)tensor * fresh_stride + row) * heads + head) * tokens + token) * vectors + vector;
     const int64 target = ((((int64)tensor * rows + slot + row) * heads + head) * length + position) * vectors + vector;
     cache[target] = fresh[source];
+}
+
+// A thread clears a vector; blockIdx.y: a tensor's row.
+extern "C" __global__ void clear_cache(uint4* cache, const int32* starts, int32 rows, int32 heads, int32 length, int32 vectors) {
+    const int64 i = (int64)blockIdx.x * blockDim.x + threadIdx.x, size = (int64)heads * length * vectors;
+    if (i >= size || i / vectors % length < starts[blockIdx.y % rows]) return;
+    const uint4 zero = {0, 0, 0, 0};
+    cache[blockIdx.y * size + i] = zero;
 }
 
 // Sizes and strides in vectors of 16 bytes. A warp (threadIdx.x) moves a part of one piece; blockIdx.y shares out long pieces.

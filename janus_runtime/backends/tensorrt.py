@@ -1,13 +1,14 @@
 """TensorRT 8.6 and newer: plans that `janus-export engines` built for this GPU, run on one stream."""
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..bundle.plans import context_without_memory, find_plans
-from ..decoding.device import DecoderLimits, DeviceArray
+from ..decoding.capture import capture_or_repeat
+from ..decoding.device import DecoderLimits, DeviceArray, Replay
 from ..errors import BackendError, OutOfMemory, is_out_of_memory
 from ..packages import importing
 from .cuda_device import CudaDevice
@@ -18,12 +19,15 @@ with importing("trt", "the tensorrt backend"):
     import tensorrt as trt
 
 
+NO_REASON = "no reason given"
+
+
 class _Log(trt.ILogger):  # type: ignore[misc]
     """Keeps the last error, which calls that fail do not raise."""
 
     def __init__(self) -> None:
         trt.ILogger.__init__(self)
-        self.last = "no reason given"
+        self.last = NO_REASON
 
     def log(self, severity: Any, message: str) -> None:
         if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
@@ -48,22 +52,26 @@ class TensorRt:
         self._runtime = trt.Runtime(self._log)
         self.flavour = plans.flavour
         self.description = f"TensorRT {trt.__version__} on {device.name}"
-        self.limits = DecoderLimits(device, plans.rows, plans.lengths, plans.chunk, device.capture)
+        self.limits = DecoderLimits(device, plans.rows, plans.lengths, plans.chunk, self._replay)
 
     def load(self, bundle: Bundle, graph: str) -> "TensorRtEngine":
         spec = bundle.graph(graph)
         if graph not in self._plans:
             raise BackendError(f"{self._folder} has no plan of {graph}; run 'janus-export engines {bundle.path}' again")
         plan = self._plans[graph]
-        with bundle.unchanged():
-            engine = self._open(self._folder / plan.file, plan.bytes)
-        return TensorRtEngine(graph, spec, self._device, engine, self._log)
+        # Opening a plan waits for the whole GPU, which ends any capture that is going on.
+        with bundle.unchanged(), self._device.lock:
+            engine = self._device.with_reclaim(lambda: self._open(self._folder / plan.file, plan.bytes))
+            return TensorRtEngine(graph, spec, self._device, engine, self._log)
 
     def advice(self, bundle: Bundle) -> str | None:
         return None
 
     def close(self) -> None:
         pass
+
+    def _replay(self, work: Callable[[], None]) -> Replay:
+        return capture_or_repeat(self._device, work, "TensorRT")
 
     def _open(self, path: Path, size: int) -> Any:
         # Mapped, not read: a plan is as large as the weights and is copied to the GPU page by page.
@@ -97,16 +105,23 @@ class TensorRtEngine(DeviceGraph):
 
     def enqueue(self, tensors: Mapping[str, DeviceArray]) -> None:
         shapes = {key: tensors[key].shape for key in self.spec.inputs}
+        self._log.last = NO_REASON
         index, context = self._context(shapes)
         # Setting a shape may cost a context its preparations, which a capture could not make up for.
         if self._shapes.get(index) != shapes:
+            # Until all are set, the context has shapes of two runs.
+            self._shapes.pop(index, None)
             for key, shape in shapes.items():
-                context.set_input_shape(key, shape)
+                self._expect(context.set_input_shape(key, shape), f"shape {list(shape)} of {key}")
             self._shapes[index] = shapes
         for key, array in tensors.items():
-            context.set_tensor_address(key, address(array))
-        if not context.execute_async_v3(self.device.stream_handle):
-            raise BackendError(f"{self.name} failed: {self._log.last}")
+            self._expect(context.set_tensor_address(key, address(array)), f"address {address(array):#x} of {key}")
+        self._expect(context.execute_async_v3(self.device.stream_handle), "a run")
+
+    def _expect(self, accepted: bool, what: str) -> None:
+        """TensorRT logs why it refuses something and goes on with what it had before."""
+        if not accepted:
+            raise BackendError(f"{self.name} refused {what}: {self._log.last}; run 'janus-rt verify'")
 
     def close(self) -> None:
         self._contexts.clear()
@@ -122,7 +137,7 @@ class TensorRtEngine(DeviceGraph):
                 f"{self.name} was built for other shapes than {dict(shapes)}; build again with the --rows and --lengths that you need"
             )
         if index not in self._contexts:
-            self._contexts[index] = self._make_context(index)
+            self._contexts[index] = self.device.with_reclaim(lambda: self._make_context(index))
         return index, self._contexts[index]
 
     def _make_context(self, index: int) -> Any:

@@ -12,8 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.interface import DType
+from ..bundle.interface import DType, GraphKind
 from ..bundle.manifest import Graph
+
+# What a step of the loop runs, over and over at the same addresses: worth a captured graph.
+STEP_GRAPHS: frozenset[GraphKind] = frozenset(("language_model", "text_head", "text_draw", "image_head", "image_draw"))
 
 
 class DeviceArray(Protocol):
@@ -38,6 +41,9 @@ class Replay(Protocol):
     def launch(self) -> None:
         """Queues the recorded work once more."""
 
+    def close(self) -> None:
+        """Frees what was recorded; work that is queued is still done."""
+
 
 class Kernels(Protocol):
     """What the loop needs beside graphs. Each queues one kernel; `testing/numpy_device.py` says the same in NumPy."""
@@ -60,14 +66,17 @@ class Kernels(Protocol):
         Scores are guided (`guidance.Pairs`, cfg_weight fp32 [n]) where there are R = 2n rows of logits [R, V], else the logits.
         """
 
-    def record(self, ids: DeviceArray, log: DeviceArray, step: DeviceArray) -> None:
-        """log int32 [N, n] at row step[i] of column i = ids int32 [n]; then step int32 [n] += 1."""
+    def record(self, ids: DeviceArray, log: DeviceArray, step: DeviceArray, bad: DeviceArray, host_bad: DeviceArray) -> None:
+        """log int32 [N, n] at row step[i] of column i = ids int32 [n], then step int32 [n] += 1; host_bad int32 [R] = bad int32 [R]."""
 
     def write_cache(self, cache: DeviceArray, new: DeviceArray, starts: DeviceArray, counts: DeviceArray, slot: int) -> None:
-        """cache [tensors, R, H, P, d] takes the first counts[r] of new [tensors, k, H, S, d] at slots starts[r] of row slot + r.
+        """cache [tensors, R, H, P, d] takes the first counts[r] of new [tensors, k or more, H, S, d] at places starts[r] of row slot + r.
 
         starts, counts int32 [k]. Places beyond P are left alone.
         """
+
+    def clear_cache(self, cache: DeviceArray, starts: DeviceArray) -> None:
+        """cache [tensors, R, H, P, d] = 0 in each row r from place starts[r] on, starts int32 [R]."""
 
     def copy_2d(self, source: DeviceArray, target: DeviceArray, count: int, nbytes: int, source_stride: int, target_stride: int) -> None:
         """`count` pieces of `nbytes` each, which lie `*_stride` bytes apart. All are multiples of 16.
@@ -90,9 +99,12 @@ class Device(Protocol):
 
     lock: Any
     kernels: Kernels
+    reclaim: Callable[[], None]
+    """Frees memory that is kept for later; called once before memory that runs out is an error. The loops of a model set it."""
 
     def empty(self, shape: tuple[int, ...], dtype: DType | str) -> DeviceArray:
-        """Memory that is freed with the last view of it. Raises OutOfMemory, which says how much was asked for and how much is free."""
+        """Memory that is freed with the last view of it. Raises OutOfMemory, which says how much was asked for and how much is free,
+        where `reclaim` did not help."""
 
     def clear(self, target: DeviceArray) -> None:
         """Queues zeros."""

@@ -10,8 +10,8 @@ from weakref import WeakSet
 
 import numpy as np
 
-from ..errors import BackendError, OutOfMemory
-from ..sampling.sampler import Floats, Sampler
+from ..errors import BackendError
+from ..sampling.sampler import Floats, Ids, Sampler
 from .device import DecoderLimits, DeviceArray, DeviceEngine, Replay
 from .engine import Engine
 from .kv_cache import CACHES, Cache, upload_new
@@ -49,10 +49,10 @@ class Loop:
         self.logits, self.noise = empty((rows, vocabulary), "float32"), empty((n, vocabulary), "float32")
         self.ids, self.active = empty((n,), "int32"), empty((rows,), "int32")
         self.seeds, self.number, self.sampling = empty((n,), "uint64"), empty((n,), "int32"), empty((n, 3), "float64")
-        self.cfg_weight, self.temperature = empty((n,), "float32"), empty((n,), "float32")
+        self.cfg_weight, self.temperature, self.bad = empty((n,), "float32"), empty((n,), "float32"), empty((rows,), "int32")
         # Written by the device, read by the host.
         self.log, self.host_log = device.pinned((lengths[-1], n), "int32")
-        self.bad, self.host_bad = device.pinned((rows,), "int32")
+        self._bad_copy, self.host_bad = device.pinned((rows,), "int32")
         self._draw: dict[str, DeviceArray] = {
             "logits": self.logits.reshape(n, 2, vocabulary) if self.guided else self.logits,
             "noise": self.noise,
@@ -74,25 +74,45 @@ class Loop:
         """Return the cache of this length. Its contents are stale: overwrite them before use. Raises OutOfMemory."""
         self._expect_open()
         if length not in self._caches:
-            graph, half = self.engines.language_model.spec, self.lengths.index(length) % 2
+            graph, half = self.engines.language_model.spec, self._half(length)
             memory = self._memory[half]
             if memory is None or self._kind.count(graph, self.rows, length) > memory.shape[0]:
-                for other in [other for other in self._caches if self.lengths.index(other) % 2 == half]:
+                for other in [other for other in self._caches if self._half(other) == half]:
                     del self._caches[other]
-                    self._replays.pop(other, None)
+                    self._drop_replay(other)
                 memory = self._memory[half] = None
-                memory = self.limits.device.empty((self._kind.count(graph, self.rows, length),), self._cache_dtype)
+                # A picture always comes to its last length, and to make a half longer costs its replays.
+                longest = max(each for each in self.lengths if self._half(each) == half) if self.guided else length
+                memory = self.limits.device.empty((self._kind.count(graph, self.rows, longest),), self._cache_dtype)
                 self.limits.device.clear(memory)  # a masked place counts for nothing only where it holds a number
                 self._memory[half] = memory
             self._caches[length] = self._kind(self.limits.device, graph, memory, self.rows, length)
         return self._caches[length]
 
+    def forget(self, length: int, lengths: Ids) -> None:
+        """Zeros wherever nothing is held: keys and values of NaN would spoil what is masked beside them. `length` is that of the cache
+        in use, whose rows hold lengths [R]."""
+        used, own = self._half(length), self.cache(length)
+        own.forget(lengths)
+        for half, memory in enumerate(self._memory):
+            if memory is not None:
+                begin = int(np.prod(own.tensors.shape)) if half == used else 0
+                self.limits.device.clear(memory[begin:])
+
     def close(self) -> None:
         """Frees caches and replays; what needs them raises BackendError from now on."""
         self._closed = True
-        self._replays.clear()
+        for length in list(self._replays):
+            self._drop_replay(length)
         self._caches.clear()
         self._memory = [None, None]
+
+    def _half(self, length: int) -> int:
+        return self.lengths.index(length) % 2
+
+    def _drop_replay(self, length: int) -> None:
+        if replay := self._replays.pop(length, None):
+            replay.close()
 
     def set(self, logits: Floats, seeds: list[int], sampler: Sampler, cfg_weight: float) -> None:
         """What the next draw starts from: logits [R or fewer, V], a seed for each of n pictures or answers, or fewer."""
@@ -120,7 +140,7 @@ class Loop:
         kernels.gumbel(self.noise, self.seeds, self.number, self.sampling)
         kernels.keep(self.noise, self.logits, self.cfg_weight, self.temperature, self.sampling)
         self.engines.draw.enqueue(self._draw)
-        kernels.record(self.ids, self.log, self.number)
+        kernels.record(self.ids, self.log, self.number, self.bad, self._bad_copy)
 
     def decode(self, cache: Cache) -> None:
         """embeds -> hidden, and a place more in the cache."""
@@ -155,14 +175,11 @@ class LoopPool:
         self._closed = False
 
     def acquire(self, limits: DecoderLimits, engines: LoopEngines, rows: int, lengths: tuple[int, ...]) -> Loop:
-        """Raises OutOfMemory, with all memory of idle loops given back. The caller holds the device's lock."""
+        """Raises OutOfMemory. The caller holds the device's lock."""
+        limits.device.reclaim = self.free
         if idle := self._idle.get((engines.draw.name, rows, lengths[-1])):
             return idle.pop()
-        try:
-            loop = Loop(limits, engines, rows, lengths)
-        except OutOfMemory:
-            self.free()
-            loop = Loop(limits, engines, rows, lengths)
+        loop = Loop(limits, engines, rows, lengths)
         self._all.add(loop)
         return loop
 

@@ -235,6 +235,5 @@ class DeviceSession(RowTable):
             self._forget()
 
     def _forget(self) -> None:
-        """Zeros where nothing is held: there, keys and values of NaN would spoil what comes after them."""
         with self._device.lock:
-            self._cache.forget(self._built_lengths())
+            self._loop.forget(self._length, self._built_lengths())

@@ -128,7 +128,7 @@ class Engines:
             return
         with self._lock:
             self._closed = True
-            closing: list[Any] = [*([self._loops] if self._loops else []), self.backend, *self._open.values()]
+            closing: list[Any] = [*([self._loops] if self._loops else []), *self._open.values(), self.backend]
             self._open.clear()
         errors = []
         for each in closing:

@@ -6,6 +6,7 @@ needs nothing from the host. Letters: R rows, k rows of one call, S new tokens, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from ..bundle.interface import MASKED, Flavour
 from ..bundle.manifest import Graph
 from .device import Device, DeviceArray
+
+# TensorRT refuses other addresses.
+_ALIGNMENT = 256
 
 Ids = NDArray[np.int32]
 Tensors = dict[str, Any]
@@ -82,16 +86,18 @@ class Cache:
 
     def forget(self, lengths: Ids) -> None:
         """Zeros in the places of each row from lengths [R] on."""
-        tensors, rows, heads, length, size = self.tensors.shape
-        zeros = self.device.empty((tensors, rows, heads, length - int(lengths.min()), size), self.dtype.name)
-        self.device.clear(zeros)
-        counts = (length - lengths).astype(np.int32)
-        self.device.kernels.write_cache(self.tensors, zeros, self._upload(lengths), self._upload(counts), 0)
+        self.device.kernels.clear_cache(self.tensors, self._upload(lengths))
 
     def grow(self, source: "Cache") -> None:
         """Takes over what a shorter cache in other memory holds."""
-        place, count = self._head_size * self.dtype.itemsize, int(np.prod(self.tensors.shape[:3]))
-        self.device.kernels.copy_2d(source.tensors, self.tensors, count, source.length * place, source.length * place, self.length * place)
+        place, pieces = self._head_size * self.dtype.itemsize, int(np.prod(self.tensors.shape[:3]))
+        self.device.kernels.copy_2d(source.tensors, self.tensors, pieces, source.length * place, source.length * place, self.length * place)
+
+    def _new_tokens(self, rows: int, tokens: int) -> DeviceArray:
+        """Memory for keys and values of new tokens [tensors, rows or a few more, H, S, d], each tensor at an aligned address."""
+        row_bytes = self._heads * tokens * self._head_size * self.dtype.itemsize
+        aligned = next(each for each in count(rows) if each * row_bytes % _ALIGNMENT == 0)
+        return self.device.empty((len(self.names.inputs), aligned, self._heads, tokens, self._head_size), self.dtype.name)
 
     def _upload(self, values: NDArray[Any]) -> DeviceArray:
         return upload_new(self.device, values)
@@ -105,12 +111,13 @@ class SliceCache(Cache):
         self._position_ids = device.empty((rows, 1), "int32")
         self._past_mask = device.empty((rows, 1, 1, length), self.dtype.name)
         self._new_mask = self._upload(np.zeros((1, 1, 1, 1), self.dtype))
-        self._new = device.empty((len(self.names.inputs), rows, self._heads, 1, self._head_size), self.dtype.name)
+        self._rows = slice(0, rows)
+        self._new = self._new_tokens(rows, 1)
 
     def step(self) -> Tensors:
         own = {"position_ids": self._position_ids, "past_mask": self._past_mask, "new_mask": self._new_mask}
-        rows = slice(None)
-        return {**own, **self.bind(self.names.inputs, self.tensors, rows), **self.bind(self.names.outputs, self._new, rows)}
+        past, new = self.bind(self.names.inputs, self.tensors, self._rows), self.bind(self.names.outputs, self._new, self._rows)
+        return {**own, **past, **new}
 
     def load(self, lengths: Ids) -> None:
         self.device.upload(lengths[:, None], self._position_ids)
@@ -123,8 +130,8 @@ class SliceCache(Cache):
             "past_mask": self._upload(self._mask(lengths)),
             "new_mask": self._upload(causal),
         }
-        new = self.device.empty((len(self.names.inputs), len(lengths), self._heads, tokens, self._head_size), self.dtype.name)
-        return Chunk({**own, **self.bind(self.names.inputs, self.tensors, rows), **self.bind(self.names.outputs, new, slice(None))}, new)
+        new, own_rows = self._new_tokens(len(lengths), tokens), slice(0, len(lengths))
+        return Chunk({**own, **self.bind(self.names.inputs, self.tensors, rows), **self.bind(self.names.outputs, new, own_rows)}, new)
 
     def store(self, chunk: Chunk, rows: slice, lengths: Ids, counts: Ids) -> None:
         assert chunk.new is not None

@@ -128,7 +128,7 @@ class Failing:
             raise BackendError(f"{self.name} failed")
 
 
-@pytest.mark.parametrize("failing", [("backend", "b"), ("a", "b")], ids=str)
+@pytest.mark.parametrize("failing", [("b", "backend"), ("a", "b")], ids=str)
 def test_everything_is_closed_and_the_first_error_is_said(failing):
     closed = []
     engines = Engines(None, Failing("backend", closed, failing))
@@ -136,4 +136,4 @@ def test_everything_is_closed_and_the_first_error_is_said(failing):
         engines[name]
     with pytest.raises(BackendError, match=f"^{failing[0]} failed$"):
         engines.close()
-    assert closed == ["backend", "a", "b", "c"]
+    assert closed == ["a", "b", "c", "backend"]

@@ -1,7 +1,6 @@
 """CudaDevice without a GPU: its errors, the names it uses, and its order of work on a driver made of host memory."""
 
 import ast
-import ctypes
 import dataclasses
 import gc
 import importlib
@@ -15,121 +14,12 @@ from janus_runtime.backends import cuda_device
 from janus_runtime.backends.cuda_device import CudaArray, CudaDevice
 from janus_runtime.errors import BackendError, OutOfMemory
 from janus_runtime.packages import install_hint
-
-
-class FakeCudaError(Exception):
-    pass
-
-
-class FakeStream:
-    """Work waits until somebody synchronises."""
-
-    streams: dict[int, "FakeStream"] = {}
-
-    def __init__(self):
-        self.handle = 1000 + len(self.streams)
-        self.streams[self.handle] = self
-        self.work = []
-
-    def sync(self):
-        while self.work:
-            self.work.pop(0)()
-
-    def record(self, options=None):
-        event = SimpleNamespace(is_done=False, sync=self.sync, blocking=bool(options and options.blocking_sync))
-        self.work.append(lambda: setattr(event, "is_done", True))
-        return event
-
-
-class FakeMemory:
-    def __init__(self, limit):
-        self.limit, self.used = limit, 0
-
-    def allocate(self, size, *, stream):
-        if self.used + size > self.limit:
-            raise FakeCudaError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed")
-        self.used += size
-        return FakeBuffer(self, size)
-
-
-class FakeBuffer:
-    def __init__(self, memory, size):
-        self.memory, self.size = memory, size
-        self.bytes = (ctypes.c_uint8 * size)(*[0xC5] * size)
-        self.handle = ctypes.addressof(self.bytes)
-
-    def __del__(self):
-        self.memory.used -= self.size
-
-
-class FakeBuilder:
-    def __init__(self):
-        self.stream, self.state = FakeStream(), "new"
-
-    def begin_building(self):
-        self.state = "building"
-
-    def end_building(self):
-        self.state = "built"
-        return self
-
-    def complete(self):
-        work = tuple(self.stream.work)
-        return SimpleNamespace(launch=lambda stream: stream.work.extend(work), upload=lambda stream: None)
-
-    def close(self):
-        self.state = "closed"
-
-
-class FakeCuda:
-    """What `cuda_device` takes from cuda.core and the driver, on host memory of 1 MiB."""
-
-    def __init__(self):
-        self.device_memory, self.host_memory = FakeMemory(2**20), FakeMemory(2**20)
-        self.builders, self.launches = [], []
-        gpu = SimpleNamespace(
-            set_current=lambda: None,
-            name="NVIDIA Fake",
-            compute_capability=(9, 0),
-            create_stream=FakeStream,
-            create_graph_builder=self._builder,
-        )
-        self.core = SimpleNamespace(
-            Device=lambda ordinal: gpu,
-            DeviceMemoryResource=lambda ordinal: self.device_memory,
-            LegacyPinnedMemoryResource=lambda: self.host_memory,
-            EventOptions=lambda **options: SimpleNamespace(**options),
-            ProgramOptions=lambda **options: options,
-            Program=lambda *source: SimpleNamespace(compile=lambda kind: SimpleNamespace(get_kernel=lambda name: name)),
-            LaunchConfig=lambda **sizes: sizes,
-            launch=self._launch,
-        )
-        self.status = SimpleNamespace(name="CUDA_SUCCESS")
-        self.driver = SimpleNamespace(
-            CUresult=SimpleNamespace(CUDA_SUCCESS=self.status),
-            cuMemcpyHtoDAsync=lambda to, source, size, stream: self._queue(stream, lambda: ctypes.memmove(to, source, size)),
-            cuMemcpyDtoHAsync=lambda to, source, size, stream: self._queue(stream, lambda: ctypes.memmove(to, source, size)),
-            cuMemsetD8Async=lambda to, value, size, stream: self._queue(stream, lambda: ctypes.memset(to, value, size)),
-            cuMemGetInfo=lambda: (self.status, self.device_memory.limit - self.device_memory.used, self.device_memory.limit),
-        )
-
-    def _queue(self, handle, work):
-        FakeStream.streams[handle].work.append(work)
-        return (self.status,)
-
-    def _builder(self):
-        self.builders.append(FakeBuilder())
-        return self.builders[-1]
-
-    def _launch(self, stream, config, kernel, *arguments):
-        stream.work.append(lambda: self.launches.append((kernel, arguments)))
+from testing.fake_cuda import FakeBuilder, FakeCuda, FakeCudaError
 
 
 @pytest.fixture
 def cuda(monkeypatch):
-    fake = FakeCuda()
-    monkeypatch.setattr(cuda_device, "_cuda", lambda: (fake.core, fake.driver, FakeCudaError))
-    return fake
+    return FakeCuda().install(monkeypatch)
 
 
 def test_a_missing_cuda_core_says_what_to_install(monkeypatch):
@@ -302,7 +192,7 @@ def test_the_gpus_errors_are_ours(cuda):
     def fail():
         raise FakeCudaError("CUDA_ERROR_ILLEGAL_ADDRESS: something\nlong")
 
-    FakeStream.streams[device.stream_handle].work.insert(0, fail)
+    cuda.streams[device.stream_handle].work.insert(0, fail)
     with pytest.raises(BackendError, match=r"^the GPU failed \(CUDA_ERROR_ILLEGAL_ADDRESS: something\); [^\n]*$"):
         event.wait()
     cuda.driver.cuMemsetD8Async = lambda *_: (SimpleNamespace(name="CUDA_ERROR_INVALID_VALUE"),)

@@ -5,11 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from janus_runtime.backends import ort_cuda
-from janus_runtime.bundle.bundle import Bundle
+from janus_runtime.backends.cuda_device import CudaDevice
+from janus_runtime.backends.one_thread import OneThread
+from janus_runtime.backends.ort_cuda import Captured, OrtCudaEngine
+from janus_runtime.bundle.bundle import NANO, Bundle
 from janus_runtime.bundle.interface import NumberFormat, TensorSpec
 from janus_runtime.bundle.manifest import Graph
 from janus_runtime.errors import BackendError, OutOfMemory
+from testing.fake_cuda import FakeCuda, FakeSession
 
 SPEC = Graph(
     kind="language_model",
@@ -39,6 +42,12 @@ class Device:
     def empty(self, shape, dtype):
         return Array(*shape, dtype=dtype)
 
+    def with_reclaim(self, make):
+        return make()
+
+    def call(self, call):
+        call()
+
 
 def tensors(rows, tokens, length):
     return {"embeds": Array(rows, tokens, 8), "past_key_0": Array(rows, 1, length, 4), "hidden": Array(rows, 8)}
@@ -46,7 +55,7 @@ def tensors(rows, tokens, length):
 
 class Context:
     def __init__(self):
-        self.shapes, self.addresses, self.works, self.profile = {}, {}, True, None
+        self.shapes, self.addresses, self.works, self.profile, self.refused = {}, {}, True, None, None
 
     def set_optimization_profile_async(self, index, stream):
         self.profile = (index, stream)
@@ -54,9 +63,11 @@ class Context:
 
     def set_input_shape(self, name, shape):
         self.shapes[name] = shape
+        return name != self.refused
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
+        return address % 256 == 0
 
     def set_device_memory(self, pointer, size):
         self.scratch = (pointer, size)
@@ -132,11 +143,30 @@ def test_a_run_that_fails(tensorrt):
     engine = engine_of(tensorrt, plan)
     engine.enqueue(tensors(2, 1, 32))
     plan.made[0].works = False
-    with pytest.raises(BackendError, match="language_model.slice failed: out of luck"):
+    with pytest.raises(BackendError, match="language_model.slice refused a run: no reason given; run 'janus-rt verify'"):
         engine.enqueue(tensors(2, 1, 32))
     engine.close()
     with pytest.raises(BackendError, match="is closed; load the bundle again"):
         engine.enqueue(tensors(2, 1, 32))
+
+
+def test_what_tensorrt_refuses_is_an_error(tensorrt):
+    """It goes on with the shape and the address of before."""
+    plan = Plan()
+    engine = engine_of(tensorrt, plan)
+    engine.enqueue(tensors(2, 1, 32))
+    odd = tensors(2, 1, 32)
+    odd["hidden"].ptr += 128
+    with pytest.raises(BackendError, match=r"language_model.slice refused address 0x\w+80 of hidden: no reason given"):
+        engine.enqueue(odd)
+    (context,) = plan.made
+    context.refused = "past_key_0"
+    engine.enqueue(tensors(2, 1, 32))  # No shape has changed.
+    engine._shapes.clear()
+    with pytest.raises(BackendError, match=r"language_model.slice refused shape \[2, 1, 32, 4\] of past_key_0"):
+        engine.enqueue(tensors(2, 1, 32))
+    context.refused = None
+    engine.enqueue(tensors(2, 1, 32))
 
 
 @pytest.mark.parametrize(
@@ -161,89 +191,42 @@ def test_a_plan_that_does_not_open(tensorrt, tmp_path, reason, kind):
         backend._open(path, 8)
 
 
-class Binding:
-    def __init__(self):
-        self.inputs, self.outputs, self.host = {}, {}, {}
-
-    def bind_input(self, name, device, number, dtype, shape, pointer):
-        self.inputs[name] = (device, number, dtype, shape, pointer)
-
-    def bind_output(self, name, device, number, dtype, shape, pointer):
-        self.outputs[name] = (device, number, dtype, shape, pointer)
-
-    def bind_cpu_input(self, name, array):
-        self.host[name] = int(array)
-
-
 @pytest.fixture
-def cuda(monkeypatch, tiny):
-    """`cuda()` -> an engine of ONNX Runtime that keeps (binding, run options), and its list of those."""
-
-    def make(providers=("CUDAExecutionProvider", "CPUExecutionProvider"), graph="language_model.gqa"):
-        runs = []
-
-        class Session:
-            def __init__(self, path, options, providers):
-                self.given = providers
-
-            def get_providers(self):
-                return list(providers)
-
-            def io_binding(self):
-                return Binding()
-
-            def run_with_iobinding(self, binding, options):
-                entries = {key: options.get_run_config_entry(key) for key in ("gpu_graph_id", "disable_synchronize_execution_providers")}
-                runs.append((binding, entries))
-
-        monkeypatch.setattr(ort_cuda.ort, "InferenceSession", Session)
-        captured = ort_cuda._Captured()
-        return ort_cuda.OrtCudaEngine(Bundle.open(tiny), graph, Device(), captured), captured, runs
-
-    return make
+def engine(monkeypatch, bundles):
+    """A graph of ONNX Runtime's CUDA provider, opened."""
+    cuda = FakeCuda().install(monkeypatch)
+    thread = OneThread("test")
+    yield OrtCudaEngine(Bundle.open(bundles("tiny")), "image_head", CudaDevice(), thread, Captured()), cuda
+    thread.close()
 
 
-def gqa_tensors(engine):
-    named = {name: Array(2, dtype=spec.dtype) for name, spec in (engine.spec.inputs | engine.spec.outputs).items()}
-    return {**named, "total_sequence_length": np.array(9, np.int32)}
-
-
-def test_a_run_is_on_the_devices_memory_and_not_waited_for(cuda):
-    engine, _, runs = cuda()
-    given = gqa_tensors(engine)
-    engine.enqueue(given)
-    ((binding, entries),) = runs
-    assert entries == {"gpu_graph_id": "-1", "disable_synchronize_execution_providers": "1"}
-    assert binding.host == {"total_sequence_length": 9}
-    assert binding.inputs["embeds"] == ("cuda", 0, np.float32, [2], given["embeds"].ptr)
-    assert binding.outputs.keys() == engine.spec.outputs.keys()
-    ((provider, options),) = engine._session.given
-    assert provider == "CUDAExecutionProvider" and options["user_compute_stream"] == "77"
-
-
-def test_a_replay_is_a_captured_graph_of_its_own(cuda):
-    engine, captured, runs = cuda()
-    given = gqa_tensors(engine)
-    replays = [ort_cuda._Again(lambda: engine.enqueue(given), captured) for _ in range(2)]
-    for replay in (replays[0], replays[1], replays[0]):
-        replay.launch()
-    engine.enqueue(given)
-    assert [entries["gpu_graph_id"] for _, entries in runs] == ["1", "2", "1", "-1"]
-    assert runs[0][0] is runs[2][0], "tied once for each graph"
-    assert runs[1][0] is not runs[0][0]
-
-
-def test_a_provider_that_did_not_load_is_an_error(cuda):
+def test_a_provider_that_did_not_load_is_an_error(engine, monkeypatch):
+    graph, _ = engine
+    monkeypatch.setattr(FakeSession, "get_providers", lambda self: ["CPUExecutionProvider"])
     with pytest.raises(BackendError, match="could not load its CUDA provider; .*LD_LIBRARY_PATH"):
-        cuda(providers=("CPUExecutionProvider",))
+        OrtCudaEngine(Bundle.open(NANO), "image_head", graph.device, graph._thread, graph._captured)
 
 
-def test_out_of_memory_is_named(cuda):
-    engine, _, _ = cuda()
+def test_out_of_memory_is_named(engine):
+    graph, cuda = engine
+    cuda.fail_with = "Failed to allocate memory for requested buffer of size 9"
+    tensors = {name: graph.device.empty((2, spec.shape[-1]), spec.dtype) for name, spec in (graph.spec.inputs | graph.spec.outputs).items()}
+    cuda.fail_at = cuda.count + 1
+    with pytest.raises(OutOfMemory, match="failed: CUDA failure: Failed to allocate memory .*batch_size"):
+        graph.enqueue(tensors)
 
-    def fail(binding, options):
-        raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
 
-    engine._session.run_with_iobinding = fail
-    with pytest.raises(OutOfMemory, match="failed: Failed to allocate memory .*batch_size"):
-        engine.enqueue(gqa_tensors(engine))
+def test_a_run_is_on_the_devices_stream_and_not_waited_for(engine):
+    graph, cuda = engine
+    (session,) = cuda.sessions
+    assert session.provider["user_compute_stream"] == str(graph.device.stream_handle)
+    options = graph._run_options(-1)
+    assert options.get_run_config_entry("gpu_graph_id") == "-1"
+    assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+
+
+def test_a_closed_graph(engine):
+    graph, _ = engine
+    graph.close()
+    with pytest.raises(BackendError, match="image_head is closed; load the bundle again"):
+        graph.enqueue({})

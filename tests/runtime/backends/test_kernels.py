@@ -215,23 +215,29 @@ def test_keep_over_a_whole_vocabulary(run):
 
 @pytest.mark.parametrize("rows", [1, 300])
 def test_record(run, rows):
+    """Guided, there are two rows of logits for each picture."""
     ids = np.arange(rows, dtype=np.int32) + 5
     steps = np.arange(rows, dtype=np.int32) % 3
-    _, log, step = run("record", ids, np.zeros((3, rows), np.int32), steps)
+    bad = np.arange(2 * rows, dtype=np.int32)
+    _, log, step, _, host_bad = run("record", ids, np.zeros((3, rows), np.int32), steps, bad, np.full(2 * rows, 77, np.int32))
+    assert host_bad.tolist() == bad.tolist()
     assert log[steps, np.arange(rows)].tolist() == ids.tolist() and np.count_nonzero(log) == rows and (step == steps + 1).all()
 
 
 def test_record_after_the_last_row_writes_none(run):
-    _, log, step = run("record", np.ones(2, np.int32), np.zeros((3, 2), np.int32), np.array([3, 2], np.int32))
+    bad = np.zeros(2, np.int32)
+    _, log, step, *_ = run("record", np.ones(2, np.int32), np.zeros((3, 2), np.int32), np.array([3, 2], np.int32), bad, bad + 1)
     assert log.tolist() == [[0, 0], [0, 0], [0, 1]] and step.tolist() == [4, 3]
 
 
 @pytest.mark.parametrize("dtype, size", [("float16", 8), ("float16", 24), ("float32", 12), ("int8", 16)])
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_write_cache(run, dtype, size, tokens):
+@pytest.mark.parametrize("more", [0, 2])
+def test_write_cache(run, dtype, size, tokens, more):
+    """`more`: rows of the new tokens that only keep addresses aligned."""
     random = np.random.default_rng(size + tokens)
     cache = random.integers(-100, 100, (3, 5, 2, 7, size)).astype(dtype)
-    new = random.integers(-100, 100, (3, 4, 2, tokens, size)).astype(dtype)
+    new = random.integers(-100, 100, (3, 4 + more, 2, tokens, size)).astype(dtype)
     # From the middle, over the end, at the end, and a row that takes nothing.
     run("write_cache", cache, new, np.array([2, 6, 7, 0], np.int32), np.array([tokens, tokens, 1, 0], np.int32), 1)
 
@@ -240,6 +246,13 @@ def test_write_cache_of_many_blocks(run):
     random = np.random.default_rng(4)
     cache, new = (random.standard_normal((2, 2, 16, length, 128)).astype(np.float16) for length in (9, 5))
     run("write_cache", cache, new, np.array([3, 8], np.int32), np.array([5, 2], np.int32), 0)
+
+
+@pytest.mark.parametrize("dtype, size", [("float16", 8), ("float32", 12), ("int8", 16)])
+def test_clear_cache(run, dtype, size):
+    cache = np.random.default_rng(size).integers(1, 100, (3, 4, 2, 300, size)).astype(dtype)
+    after, _ = run("clear_cache", cache, np.array([0, 299, 300, 7], np.int32))
+    assert [np.count_nonzero(after[0, row, 1, :, 0]) for row in range(4)] == [0, 299, 300, 7]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +299,7 @@ def test_launches_refuse_what_a_kernel_would_misread(library):
     with pytest.raises(BackendError, match=r"advance_gqa got seqlens_k of shape \[2\], expected \[4\]"):
         gpu.kernels.advance_gqa(lengths[:2], active)
     cache, new = gpu.array(np.zeros((1, 2, 1, 4, 8), np.float16)), gpu.array(np.zeros((1, 2, 1, 1, 8), np.float16))
-    with pytest.raises(BackendError, match="write_cache got 2 rows of float16 at row 1"):
+    with pytest.raises(BackendError, match="write_cache got 2 of 2 rows of float16 at row 1"):
         gpu.kernels.write_cache(cache, new, lengths[:2], active[:2], 1)
     odd, odd_new = gpu.array(np.zeros((1, 2, 1, 4, 4), np.float16)), gpu.array(np.zeros((1, 2, 1, 1, 4), np.float16))
     with pytest.raises(BackendError, match="8 bytes, expected a multiple of 16"):

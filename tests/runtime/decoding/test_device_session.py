@@ -10,7 +10,7 @@ from janus_runtime.bundle.bundle import Bundle
 from janus_runtime.bundle.manifest import TOKENIZER
 from janus_runtime.checks.tolerances import FP32
 from janus_runtime.checks.verify import relative_difference
-from janus_runtime.decoding import device_session
+from janus_runtime.decoding import capture, device_session
 from janus_runtime.decoding.engines import Engines
 from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import BackendError, Cancelled, NumericalError, OutOfMemory, PromptError
@@ -227,6 +227,27 @@ def test_nan_or_inf_ends_the_draw(tiny, value):
         assert pictures(janus, "x") == expected
 
 
+def test_keys_of_nan_stay_in_no_cache_of_a_loop(tiny, monkeypatch):
+    """The device is ahead, and by the time that NaN is seen it has moved on to a longer cache; the next draw begins in the shorter one."""
+    monkeypatch.setattr(device_session, "_AHEAD_STEPS", (40, 200))
+    with opened(tiny, lengths=(24, 160)) as janus:
+        expected = pictures(janus, "a red circle", seed=5)
+        decoder = janus._engines.backend.graphs["language_model.slice"]
+        first = decoder.calls + 3
+
+        def spoil(tensors):
+            if decoder.calls >= first:
+                for name, tensor in tensors.items():
+                    if name.startswith(("new_key", "new_value", "hidden")):
+                        tensor[...] = np.nan
+
+        decoder.after = spoil
+        with pytest.raises(NumericalError):
+            janus.generate("a red circle", seed=5)
+        decoder.after = lambda tensors: None
+        assert pictures(janus, "a red circle", seed=5) == expected
+
+
 def test_keys_of_nan_spoil_nothing_later(tiny):
     """Not the same conversation, and not the next session over the same memory."""
     with opened(tiny, lengths=(160,)) as janus:
@@ -258,9 +279,9 @@ def test_steps_that_nobody_asked_for_may_be_bad(tiny):
         noise = Noise([3], logits.shape[1])
         whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, Pairs(5.0))]
         session.truncate(0, 4), session.truncate(1, 4)
-        drawn, host_bad = session.draw(logits, 9, Sampler(), noise, Pairs(5.0)), session._loop.host_bad
+        drawn = session.draw(logits, 9, Sampler(), noise, Pairs(5.0))
         got = [next(drawn).tolist()]
-        host_bad[0] = 4  # the fourth draw
+        session._loop.bad[0] = 4  # the fourth draw
         got += [next(drawn).tolist() for _ in range(2)]
         assert got == whole[:3]
         with pytest.raises(NumericalError):
@@ -347,22 +368,68 @@ def test_out_of_memory_frees_what_is_idle(tiny):
         janus.generate("x")
         device, loops = janus._engines.backend.device, janus._engines._loops
         assert len(loops._idle) == 1
-        real = device.empty
+        real = device.allocate
 
-        def empty(shape, dtype):
+        def allocate(shape, dtype):
             if loops._idle or fail:
                 raise OutOfMemory("8 GB were asked for, 1 GB is free")
             return real(shape, dtype)
 
-        device.empty, fail = empty, False
+        device.allocate, fail = allocate, False
         session_of(janus, rows=4)
-        device.empty = real
+        device.allocate = real
         janus.generate("x", n=4)
-        device.empty, fail = empty, True
+        device.allocate, fail = allocate, True
         with pytest.raises(OutOfMemory, match="8 GB"):
             open_session(janus._engines, "image", 8, 40)
-        device.empty = real
+        device.allocate = real
         assert len(janus.generate("x")) == 1
+
+
+def test_a_cache_that_is_made_late_frees_what_is_idle(tiny):
+    """The caches of a loop are most of its memory, and are made after it."""
+    with opened(tiny) as janus:
+        session = open_session(janus._engines, "image", 4, 40)
+        janus.generate("x")
+        device, loops = janus._engines.backend.device, janus._engines._loops
+        real = device.allocate
+
+        def allocate(shape, dtype):
+            if loops._idle and np.prod(shape) > 10_000:
+                raise OutOfMemory("8 GB were asked for, 1 GB is free")
+            return real(shape, dtype)
+
+        device.allocate = allocate
+        width = janus.manifest.language_model.hidden_size
+        prefill(session, [np.ones((4, width), np.float32)] * 4, "image")
+        assert not loops._idle
+
+
+def test_a_half_of_the_caches_is_made_once_for_a_picture(tiny):
+    """One that grows loses its replays, and the second picture would be captured again."""
+    with opened(tiny, lengths=(16, 24, 40, 160)) as janus:
+        first = pictures(janus, "a red circle", seed=5)
+        device = janus._engines.backend.device
+        device.launched.clear()
+        assert pictures(janus, "a red circle", seed=5) == first
+        assert device.launched["replay"] == janus.manifest.image_output.num_tokens - 1
+
+
+def test_a_step_that_cannot_be_captured(tiny, monkeypatch, caplog):
+    def refuse(work):
+        raise BackendError("the GPU failed (CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED); more")
+
+    monkeypatch.setattr(capture, "_refused", set())
+    with opened(tiny) as janus:
+        expected = pictures(janus, PROMPTS, seed=5)
+    with opened(tiny) as janus:
+        janus._engines.backend.device.capture = refuse
+        assert pictures(janus, PROMPTS, seed=5) == expected == pictures(janus, PROMPTS, seed=5)
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith("the stand-in could not be captured as a graph of the GPU, so steps")
+    monkeypatch.setenv("JANUS_CAPTURE", "0")
+    with opened(tiny) as janus:
+        janus._engines.backend.device.capture = lambda work: pytest.fail("captured")
+        assert pictures(janus, PROMPTS, seed=5) == expected
 
 
 @pytest.mark.parametrize("rows", [(2,), (1, 8)], ids=str)
