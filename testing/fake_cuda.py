@@ -6,10 +6,14 @@ ONNX Runtime's own on its CPU provider. Any call may be made to fail: see `FakeC
 
 import ctypes
 import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import onnxruntime as ort
+
+from janus_runtime.backends import cuda_device, ort_cuda
 
 ALIGNMENT = 256
 # Calls that CUDA forbids while another thread captures in its global mode, unless the thread's own mode is relaxed.
@@ -121,6 +125,7 @@ class FakeCuda:
         self.device_memory, self.host_memory = FakeMemory(self, limit), FakeMemory(self, limit)
         self.builders, self.launches, self.sessions = [], [], []
         self.count, self.fail_at, self.fail_with = 0, None, "CUDA_ERROR_ILLEGAL_STATE"
+        self.session = FakeSession
         self.while_capturing, self.stuck = lambda: None, False
         self._library = library
         self._capturing, self._invalidated = None, False
@@ -157,20 +162,21 @@ class FakeCuda:
             cuStreamEndCapture=self._end_capture,
         )
 
-    def install(self, monkeypatch):
-        """Has `CudaDevice` and the cuda backend take this for CUDA."""
-        from janus_runtime.backends import cuda_device, ort_cuda
-
-        monkeypatch.setattr(cuda_device, "_cuda", lambda: (self.core, self.driver, FakeCudaError))
+    @contextmanager
+    def installed(self):
+        """While this lasts, `CudaDevice` and the cuda backend take this for CUDA."""
         library = SimpleNamespace(
             __version__=ort.__version__,
             get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
-            InferenceSession=lambda *given, **options: FakeSession(self, *given, **options),
+            InferenceSession=lambda *given, **options: self.session(self, *given, **options),
             SessionOptions=ort.SessionOptions,
             RunOptions=ort.RunOptions,
         )
-        monkeypatch.setattr(ort_cuda, "ort", library)
-        return self
+        with (
+            patch.object(cuda_device, "_cuda", lambda: (self.core, self.driver, FakeCudaError)),
+            patch.object(ort_cuda, "ort", library),
+        ):
+            yield self
 
     def point(self, name):
         """A call of CUDA, which may be made to fail."""

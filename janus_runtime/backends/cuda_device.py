@@ -6,12 +6,12 @@ Importing this needs no CUDA; opening a `CudaDevice` does. All work goes to one 
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -78,6 +78,7 @@ class CudaDevice:
         self.lock = threading.RLock()
         self.reclaim: Callable[[], None] = lambda: None
         self._threads = threading.local()
+        self._guard = _Working(self._enter_thread, (self._error, RuntimeError))
         try:
             gpu = self._core.Device(_ORDINAL)
             gpu.set_current()
@@ -220,20 +221,16 @@ class CudaDevice:
             if status != self._driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE:
                 self._driver.cuStreamEndCapture(self._stream.handle)
 
-    @contextmanager
-    def _working(self) -> Iterator[None]:
+    def _working(self) -> "_Working":
         """CUDA's calls go here: the context belongs to a thread, and errors are ours."""
-        try:
-            self._core.Device(_ORDINAL).set_current()
-            if not hasattr(self._threads, "relaxed"):
-                # Else waiting for an event in this thread would end a capture of ONNX Runtime in another.
-                self._check(self._driver.cuThreadExchangeStreamCaptureMode(self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED))
-                self._threads.relaxed = True
-            yield
-        except (self._error, RuntimeError) as error:
-            raise BackendError(
-                f"the GPU failed ({first_line(error)}); expected no error: start the program again, and if it stays, run 'janus-rt verify'"
-            ) from error
+        return self._guard
+
+    def _enter_thread(self) -> None:
+        self._core.Device(_ORDINAL).set_current()
+        if not hasattr(self._threads, "relaxed"):
+            # Else waiting for an event in this thread would end a capture of ONNX Runtime in another.
+            self._check(self._driver.cuThreadExchangeStreamCaptureMode(self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED))
+            self._threads.relaxed = True
 
     def _launch(self, kernel: str, grid: tuple[int, int], block: tuple[int, int], arguments: list[Any]) -> None:
         with self._working():
@@ -334,6 +331,29 @@ def _expect_like(values: NDArray[Any], target: DeviceArray) -> None:
         raise BackendError(
             f"upload got {values.dtype} of shape {list(values.shape)}, expected the target's {target.dtype} of shape {list(target.shape)}"
         )
+
+
+class _Working:
+    """Of a device: see `CudaDevice._working`. A class, since a step enters it three times and a generator takes longer."""
+
+    def __init__(self, enter: Callable[[], None], ours: tuple[type[BaseException], ...]) -> None:
+        self._enter, self._ours = enter, ours
+
+    def __enter__(self) -> None:
+        try:
+            self._enter()
+        except self._ours as error:
+            raise _gpu_failed(error) from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, self._ours):
+            raise _gpu_failed(error) from error
+
+
+def _gpu_failed(error: BaseException) -> BackendError:
+    return BackendError(
+        f"the GPU failed ({first_line(error)}); expected no error: start the program again, and if it stays, run 'janus-rt verify'"
+    )
 
 
 def _size(nbytes: int) -> str:

@@ -56,7 +56,7 @@ class OrtCuda:
         self._captured = Captured()
         limit = bundle.manifest.language_model.max_length
         lengths = (*(length for length in _LENGTHS if length < limit), limit)
-        self.limits = DecoderLimits(self._device, None, lengths, limit, self._replay)
+        self.limits = DecoderLimits(self._device, None, lengths, limit, self._replay, self._thread.run)
         # Whether CUDA's libraries load shows with the first graph: better now, on the smallest, than in the middle of the work.
         self.load(bundle, min(bundle.manifest.graphs, key=lambda name: bundle.manifest.graphs[name].weight_bytes)).close()
 

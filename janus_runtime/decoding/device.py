@@ -129,7 +129,8 @@ class Device(Protocol):
 class DecoderLimits:
     """What a backend's decoder can do: row counts and cache lengths in rising order, and how many tokens it takes at once.
 
-    `replay` turns work that was done once into something to queue again.
+    `replay` turns work that was done once into something to queue again. `run` does work on the thread that queues it, for a caller
+    who holds the device's lock.
     """
 
     device: Device
@@ -137,6 +138,7 @@ class DecoderLimits:
     lengths: tuple[int, ...]
     chunk: int
     replay: Callable[[Callable[[], None]], Replay]
+    run: Callable[[Callable[[], Any]], Any] = lambda work: work()  # noqa: E731
 
 
 class DeviceEngine(Protocol):

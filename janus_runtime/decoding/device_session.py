@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -116,15 +117,19 @@ class DeviceSession(RowTable):
             self._load(start, busy)
             loop.set(logits, noise.seeds, sampler, guidance.cfg_weight if isinstance(guidance, Pairs) else 0.0)
         queued: deque[Event] = deque()
-        began, ahead = time.perf_counter(), _AHEAD_STEPS[0]
+        began, (least, most) = time.perf_counter(), _AHEAD_STEPS
+        ahead = least
         for step in range(limit):
-            while len(queued) < min(ahead, limit - step):
-                queued.append(self._queue(start + busy * (step + len(queued)), last=step + len(queued) == limit - 1))
+            wanted = min(ahead, limit - step)
+            if 2 * len(queued) <= wanted:
+                steps = range(step + len(queued), step + wanted)
+                # The lock first: whoever holds it may be waiting for the thread that `run` works on.
+                with self._device.lock:
+                    queued.extend(self._limits.run(partial(self._queue, start, busy, steps, limit)))
             queued.popleft().wait()
-            seconds = (time.perf_counter() - began) / (step + 1)
-            ahead = int(np.clip(math.ceil(_AHEAD_SECONDS / seconds), *_AHEAD_STEPS))
+            ahead = min(max(math.ceil(_AHEAD_SECONDS * (step + 1) / (time.perf_counter() - began)), least), most)
             # The number of the first draw whose logits were NaN or Inf, from 1; later ones may never be asked for.
-            if ((loop.host_bad > 0) & (loop.host_bad <= step + 1)).any():
+            if loop.host_bad.any() and ((loop.host_bad > 0) & (loop.host_bad <= step + 1)).any():
                 self._forget()
                 raise numerical_error(self.head.name, f" after {self.lengths.max()} tokens")
             if step:
@@ -155,17 +160,20 @@ class DeviceSession(RowTable):
         lengths[: self.rows] = self.lengths
         return lengths
 
-    def _queue(self, lengths: Ids, last: bool) -> Event:
-        """Queues the draw that follows `lengths` and, but for the last, the step over what it drew."""
-        with self._device.lock:
-            if last:
+    def _queue(self, start: Ids, busy: Ids, steps: range, limit: int) -> list[Event]:
+        """Queues these steps of a draw from lengths `start` [R] -> the event after each. The last of `limit` steps is a draw alone; the
+        others end with the decoder over what was drawn, in a place more of each `busy` row."""
+        longest, events = int(start.max()), []
+        for step in steps:
+            if step == limit - 1:
                 self._loop.draw()
             else:
-                if lengths.max() + 1 > self._cache.length:
-                    self._fit(int(lengths.max()) + 1)
-                    self._cache.load(lengths)
-                self._loop.step(self._cache.length)
-            return self._device.event()
+                if longest + step + 1 > self._length:
+                    self._fit(longest + step + 1)
+                    self._cache.load(start + busy * step)
+                self._loop.step(self._length)
+            events.append(self._device.event())
+        return events
 
     def _groups(self, rows: Sequence[int]) -> list[list[int]]:
         """Places in `rows` that one call fills: neighbours in order, and filled ones alone where the graph must have them so."""

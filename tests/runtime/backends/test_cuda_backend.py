@@ -17,7 +17,7 @@ from janus_runtime.errors import BackendError, JanusError
 from janus_runtime.janus import Janus
 from janus_runtime.prompt import Prompter
 from testing.cuda_on_cpu import compile_for_cpu
-from testing.fake_cuda import FakeCuda
+from testing.fake_cuda import FakeCuda, FakeSession
 from testing.stand_in import StandIn
 from tests.marks import needs_int8_cache
 
@@ -36,7 +36,8 @@ def library(tmp_path_factory):
 @pytest.fixture
 def cuda(library, monkeypatch):
     monkeypatch.setattr(capture, "_refused", set())
-    return FakeCuda(library, limit=2**31).install(monkeypatch)
+    with FakeCuda(library, limit=2**31).installed() as cuda:
+        yield cuda
 
 
 def opened(path, backend=OrtCuda):
@@ -66,6 +67,19 @@ def test_pictures(cuda, bundles, expected, settings):
         captured = {session.path.rsplit("/")[-1]: session.captured for session in cuda.sessions if session.captured}
         assert sorted(captured) == ["image_draw.onnx", "image_head.onnx", "language_model.gqa_cuda.onnx"]
         assert all(sum(runs.values()) == 2 * steps - 1 for runs in captured.values()), "all but the very first step is a replay"
+
+
+def test_a_replayed_step_binds_nothing_anew(cuda, bundles, monkeypatch):
+    bindings = []
+    real = FakeSession.io_binding
+    monkeypatch.setattr(FakeSession, "io_binding", lambda self: bindings.append(self.path.rsplit("/")[-1]) or real(self))
+    with opened(bundles("tiny", "int4")) as janus:
+        janus.generate("x")
+        # Prefill, the first step, the first replay, and the last draw, which is alone.
+        assert bindings.count("language_model.gqa_cuda.onnx") == 3 and bindings.count("image_draw.onnx") == 3
+        bindings.clear()
+        janus.generate("x")
+        assert bindings.count("language_model.gqa_cuda.onnx") == 1 and bindings.count("image_draw.onnx") == 1
 
 
 def test_graphs_of_fp32_are_computed_in_fp32(cuda, bundles):

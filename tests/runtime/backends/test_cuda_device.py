@@ -18,8 +18,9 @@ from testing.fake_cuda import FakeBuilder, FakeCuda, FakeCudaError
 
 
 @pytest.fixture
-def cuda(monkeypatch):
-    return FakeCuda().install(monkeypatch)
+def cuda():
+    with FakeCuda().installed() as cuda:
+        yield cuda
 
 
 def test_a_missing_cuda_core_says_what_to_install(monkeypatch):

@@ -192,11 +192,11 @@ def test_a_plan_that_does_not_open(tensorrt, tmp_path, reason, kind):
 
 
 @pytest.fixture
-def engine(monkeypatch, bundles):
-    """A graph of ONNX Runtime's CUDA provider, opened."""
-    cuda = FakeCuda().install(monkeypatch)
+def engine(bundles):
+    """A graph of ONNX Runtime's CUDA provider, opened, and its CUDA."""
     thread = OneThread("test")
-    yield OrtCudaEngine(Bundle.open(bundles("tiny")), "image_head", CudaDevice(), thread, Captured()), cuda
+    with FakeCuda().installed() as cuda:
+        yield OrtCudaEngine(Bundle.open(bundles("tiny")), "image_head", CudaDevice(), thread, Captured()), cuda
     thread.close()
 
 

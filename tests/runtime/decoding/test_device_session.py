@@ -193,12 +193,14 @@ def test_the_host_is_fifty_milliseconds_ahead(tiny, monkeypatch, milliseconds, a
         monkeypatch.setattr(device_session.time, "perf_counter", lambda: next(clock) * milliseconds / 1e3)
         queued = []
         real = session._queue
-        session._queue = lambda *arguments, **options: queued.append(1) or real(*arguments, **options)
+        session._queue = lambda start, busy, steps, limit: queued.extend(steps) or real(start, busy, steps, limit)
         drawn = session.draw(logits, 140, Sampler(), Noise([3], logits.shape[1]), Pairs(5.0))
         for step in range(1, 6):
             next(drawn)
             assert len(queued) <= step + ahead
-        assert len(queued) >= step + ahead - 2
+            assert len(queued) >= step + 1
+        # Never less than half, so that many are queued at a time.
+        assert len(queued) >= 5 + ahead // 2 - 2 and queued == list(range(len(queued)))
 
 
 def test_cancel(tiny):
