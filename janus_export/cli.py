@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -95,12 +96,29 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
         raise click.BadParameter(f"{text!r}: expected numbers with commas between them, such as 2,8,32") from None
 
 
+def _names(context: click.Context, option: click.Parameter, text: str | None) -> list[str] | None:
+    """`a,b` -> [a, b]. None where nothing was given."""
+    return [name.strip() for name in text.split(",")] if text is not None else None
+
+
 @main.command(example="janus-export engines engines/janus-pro-1b --rows 2,8,32")
 @click.argument("bundle", metavar="DIR", type=click.Path(path_type=Path))
+@option("Plans", "--rows", callback=_numbers, show_default="2", help="Row counts of a step; a picture takes two rows. 2 is always built.")
 @option(
-    "Plans", "--rows", callback=_numbers, show_default="2,8,32", help="Row counts of a step; a picture takes two rows. 2 is always built."
+    "Plans",
+    "--lengths",
+    callback=_numbers,
+    show_default="704,1216; with 8 rows or more 320,512,704,1216",
+    help="Cache lengths of a step.",
 )
-@option("Plans", "--lengths", callback=_numbers, show_default="320,512,704,1216", help="Cache lengths of a step.")
+@option(
+    "Plans",
+    "--graphs",
+    callback=_names,
+    metavar="NAMES",
+    show_default="all",
+    help="Build these graphs only, such as language_model,image_head.",
+)
 @option(
     "Plans",
     "--flavour",
@@ -111,7 +129,7 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 @option("Plans", "--level", type=click.IntRange(0, 5), default=3, help="Effort of the search for fast kernels; 5 searches longest.")
 @_quiet
 @_debug
-def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, level: int, quiet: bool, debug: bool) -> None:
+def engines(bundle: Path, rows: Any, lengths: Any, graphs: list[str] | None, flavour: Any, level: int, quiet: bool, debug: bool) -> None:
     """Build TensorRT plans for this machine's GPU into a bundle.
 
     DIR is the bundle. Needs no torch.
@@ -120,7 +138,7 @@ def engines(bundle: Path, rows: Any, lengths: Any, flavour: Any, level: int, qui
         from .tensorrt.plans import build_engines
 
         sizes = {name: value for name, value in (("rows", rows), ("lengths", lengths)) if value is not None}
-        folder, key = build_engines(bundle, flavour=flavour, level=level, on_stage=_stages(line, quiet), **sizes)
+        folder, key = build_engines(bundle, flavour=flavour, graphs=graphs, level=level, on_stage=_stages(line, quiet), **sizes)
         size = sum(plan.bytes for plan in key.plans.values())
         if not quiet:
             line.clear()
@@ -170,13 +188,16 @@ def _return_freed_memory() -> None:
 
 
 def _stages(line: StatusLine, quiet: bool) -> Callable[[str, float], None]:
-    """Shows stages and the share done in place on a terminal; elsewhere one line a stage."""
-    last = ""
+    """Shows stages, the share done and the time left in place on a terminal; elsewhere one line a stage."""
+    last, start = "", time.monotonic()
 
     def show(stage: str, share: float) -> None:
-        nonlocal last
+        nonlocal last, start
+        if not share:
+            start = time.monotonic()
         if line.visible:
-            line.show(f"{stage} {share:.0%}" if share else stage)
+            left = (time.monotonic() - start) * (1 - share) / share if share else 0
+            line.show(f"{stage} {share:.0%}, about {left:.0f} s left" if share else stage)
         elif stage != last and not quiet:
             note(stage)
         last = stage

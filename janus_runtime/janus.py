@@ -30,6 +30,8 @@ _log = logging.getLogger("janus_runtime")
 
 P = ParamSpec("P")
 
+_BATCH_SIZE = 8
+
 
 def _collect(stream: Callable[P, Iterator[GeneratedImage]]) -> Callable[P, list[GeneratedImage]]:
     """`stream` as a method that returns all pictures at once."""
@@ -91,7 +93,7 @@ class Janus:
         image: Picture | None = None,
         exif_orientation: bool = True,
         image_weight: float | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         on_step: OnStep | None = None,
         cancel: threading.Event | None = None,
     ) -> Generator[GeneratedImage, None, None]:
@@ -105,14 +107,15 @@ class Janus:
         has no ids and takes none of these three. `image` is a picture that the prompts speak of, for checkpoints trained to draw
         from one, such as Janus-4o, on the CPU where they draw by ids; `exif_orientation` turns it upright
         as its EXIF says; `image_weight`, by default 5, is the weight of its visual features relative to its ids. `batch_size`
-        pictures are drawn at once: more is faster in all and takes more memory.
+        pictures, by default 8 or what the plans of TensorRT hold, are drawn at once: more is faster in all and takes more memory.
         `on_step(step, total)` reports progress over all batches; setting `cancel` ends the drawing at the next step. Raises at once
         PromptError, ImageError, BackendError where it cannot draw from a picture, and ValueError on settings out of range; while it
         is iterated over NumericalError, Cancelled and BackendError.
         """
         self._require("generation")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        n, batch_size = operator.index(n), operator.index(batch_size)
+        n = operator.index(n)
+        batch_size = self._default_batch_size() if batch_size is None else operator.index(batch_size)
         if n < 1 or batch_size < 1 or not prompts:
             raise ValueError(f"got {len(prompts)} prompts, n {n}, batch_size {batch_size}; expected 1 or more of each")
         pixels = None if image is None else self._pixels_to_draw_from(image, exif_orientation)
@@ -130,6 +133,10 @@ class Janus:
         return ImagePipeline(self._engines, self._prompter).stream(request, on_step, cancel)
 
     generate = _collect(stream)
+
+    def _default_batch_size(self) -> int:
+        limits = self._engines.backend.limits
+        return _BATCH_SIZE if limits is None or limits.rows is None else max(min(_BATCH_SIZE, limits.rows[-1] // 2), 1)
 
     def _pixels_to_draw_from(self, image: Picture, exif_orientation: bool) -> Floats:
         self._require("understanding")

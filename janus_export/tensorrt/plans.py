@@ -1,14 +1,16 @@
 """Bundle -> TensorRT plans for this machine's GPU, under `plans/<gpu>-<library version>`. No torch."""
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from janus_runtime.bundle.bundle import Bundle, sha256
 from janus_runtime.bundle.interface import GraphKind, graph_name
-from janus_runtime.bundle.manifest import MAX_STEPS, WEIGHTS, Manifest
-from janus_runtime.bundle.plans import FORMAT, KEY, PLANS, Plan, PlanSet, folder_name
+from janus_runtime.bundle.manifest import MAX_STEPS, WEIGHTS, Graph, Manifest
+from janus_runtime.bundle.plans import FORMAT, KEY, PLANS, Plan, PlanSet, find_plans, folder_name
 from janus_runtime.errors import BackendError, JanusError
 
 from ..atomic_folder import aside
@@ -16,8 +18,11 @@ from .builder import Builder, Profile
 
 Flavour = Literal["slice", "inplace"]
 
-ROWS = (2, 8, 32)
-LENGTHS = (320, 512, 704, 1216)
+# One picture, or two answers. Each row count costs a profile for each length, and minutes.
+ROWS = (2,)
+# A prompt and its picture are about 600 tokens, a photo, its question and an answer about 1,000. With many rows most bytes of a step are
+# the cache's, of which `slice` reads the whole length: shorter lengths before the last save a quarter of a picture at 32 rows.
+_FEW_ROWS_LENGTHS, _MANY_ROWS_LENGTHS, _MANY_ROWS = (704, 1216), (320, 512, 704, 1216), 8
 LEVEL = 3
 # Prompts go in by chunks of at most this many tokens.
 _CHUNK = 128
@@ -32,8 +37,9 @@ OnStage = Callable[[str, float], None]
 def build_engines(
     path: Path,
     rows: Sequence[int] = ROWS,
-    lengths: Sequence[int] = LENGTHS,
+    lengths: Sequence[int] | None = None,
     flavour: Flavour | None = None,
+    graphs: Sequence[str] | None = None,
     level: int = LEVEL,
     on_stage: OnStage = lambda stage, share: None,
     library: str = "tensorrt",
@@ -41,8 +47,9 @@ def build_engines(
 ) -> tuple[Path, PlanSet]:
     """Builds every graph's plan and returns the folder and its key. Plans for another GPU or version stay.
 
-    `rows`, `lengths`: row counts and cache lengths that a step is built for. `flavour`: None takes inplace where the library
-    can and the bundle is fp16, else slice. `compute_capability`, such as `8.9`, builds without a GPU, which TensorRT-RTX alone can.
+    `rows`, `lengths`: row counts and cache lengths that a step is built for; None takes those that suit the rows. `flavour`: None takes
+    inplace where the library can and the bundle is fp16, else slice. `graphs`: names or kinds of those to build; plans of the others, built
+    with the same sizes before, stay. `compute_capability`, such as `8.9`, builds without a GPU, which TensorRT-RTX alone can.
     Raises BundleError, BackendError without TensorRT or a GPU, JanusError if a graph cannot be built, OSError.
     """
     bundle = Bundle.open(path.resolve())
@@ -52,7 +59,8 @@ def build_engines(
             f"{path} is {manifest.precision} as ONNX Runtime packs it, for which TensorRT has no form; "
             "export one for it with 'janus-export checkpoint SRC --out DIR --precision fp16'"
         )
-    rows, lengths = _row_counts(rows), _cache_lengths(lengths, manifest)
+    rows = _row_counts(rows)
+    lengths = _cache_lengths(lengths or (_MANY_ROWS_LENGTHS if rows[-1] >= _MANY_ROWS else _FEW_ROWS_LENGTHS), manifest)
     builder = Builder(library, compute_capability)
     flavour = _flavour(flavour, bundle, builder)
     sizes = {}
@@ -61,35 +69,66 @@ def build_engines(
         lengths = lengths[-1:]
         sizes = {"max_length": lengths[0]}
     chunk = min(_CHUNK, lengths[0])
-    graphs = {name: graph for name, graph in manifest.graphs.items() if graph.flavour in (None, flavour)}
-    profiles = {name: profiles_of(graph.kind, rows, lengths, chunk) for name, graph in graphs.items()}
-    _check_space(bundle.path, {name: graph.weight_bytes for name, graph in graphs.items()}, profiles)
+    chosen = _chosen({name: graph for name, graph in manifest.graphs.items() if graph.flavour in (None, flavour)}, graphs)
+    profiles = {name: profiles_of(graph.kind, rows, lengths, chunk) for name, graph in chosen.items()}
+    _check_space(bundle.path, {name: graph.weight_bytes for name, graph in chosen.items()}, profiles)
 
     folder = bundle.path / PLANS / folder_name(builder.gpu, builder.version)
     timings = bundle.path / PLANS / f"timings-{builder.version}-{builder.compute_capability}.cache"
-    plans = {}
+    key = PlanSet(
+        format=FORMAT,
+        library=library,
+        version=builder.version,
+        gpu=builder.gpu,
+        compute_capability=builder.compute_capability,
+        flavour=flavour,
+        weights_sha256=manifest.files[WEIGHTS].sha256,
+        rows=rows,
+        lengths=lengths,
+        chunk=chunk,
+        plans={},
+    )
+    # A guess of each graph's share of the time: kernels are searched for each profile, longer where there are more weights.
+    work = {name: len(profiles[name]) * (graph.weight_bytes + _SPARE_BYTES) for name, graph in chosen.items()}
     with aside(folder, "build") as part:
-        for index, (name, graph) in enumerate(graphs.items()):
-            on_stage(f"building {name}", index / len(graphs))
+        plans = _kept_plans(bundle, folder, part, key) if graphs is not None else {}
+        done = 0
+        for name, graph in chosen.items():
+            on_stage(f"building {name}, {len(profiles[name])} profiles", done / sum(work.values()))
             target = part / f"{name}.plan"
+            target.unlink(missing_ok=True)
             needed = sizes if graph.kind == "language_model" else {}
             builder.build(bundle.path / graph.file, target, graph, profiles[name], needed, level, timings)
             plans[name] = Plan(target.name, target.stat().st_size, sha256(target), manifest.files[graph.file].sha256)
-        key = PlanSet(
-            format=FORMAT,
-            library=library,
-            version=builder.version,
-            gpu=builder.gpu,
-            compute_capability=builder.compute_capability,
-            flavour=flavour,
-            weights_sha256=manifest.files[WEIGHTS].sha256,
-            rows=rows,
-            lengths=lengths,
-            chunk=chunk,
-            plans=plans,
-        )
+            done += work[name]
+        key = replace(key, plans=plans)
         (part / KEY).write_text(key.to_json(), encoding="utf-8")
     return folder, key
+
+
+def _chosen(graphs: Mapping[str, Graph], wanted: Sequence[str] | None) -> dict[str, Graph]:
+    """Those of the names or kinds that are wanted. Raises JanusError on one that there is not."""
+    if wanted is None:
+        return dict(graphs)
+    if unknown := [each for each in wanted if not any(each in (name, graph.kind) for name, graph in graphs.items())]:
+        raise JanusError(f"no graph called {', '.join(unknown) or 'nothing'} to build a plan of; expected some of {', '.join(graphs)}")
+    return {name: graph for name, graph in graphs.items() if name in wanted or graph.kind in wanted}
+
+
+def _kept_plans(bundle: Bundle, folder: Path, part: Path, key: PlanSet) -> dict[str, Plan]:
+    """Plans that were built before with the same sizes, linked into `part`. Raises JanusError if they were built with others."""
+    if not (folder / KEY).is_file():
+        return {}
+    _, old = find_plans(bundle, key.library, key.version, key.gpu, key.compute_capability)
+    if replace(old, plans={}) != key:
+        was, asked = (f"{each.flavour}, rows {list(each.rows)}, lengths {list(each.lengths)}" for each in (old, key))
+        raise JanusError(f"the plans in {folder} are {was}, these would be {asked}; give the same, or leave --graphs out to build all")
+    for plan in old.plans.values():
+        try:
+            os.link(folder / plan.file, part / plan.file)
+        except OSError:  # a file system without links
+            shutil.copyfile(folder / plan.file, part / plan.file)
+    return dict(old.plans)
 
 
 def profiles_of(kind: GraphKind, rows: tuple[int, ...], lengths: tuple[int, ...], chunk: int) -> list[Profile]:

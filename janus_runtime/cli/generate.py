@@ -42,7 +42,13 @@ if TYPE_CHECKING:
     show_default="5",
     help="Weight of the reference picture's visual features relative to its ids; not for JanusFlow.",
 )
-@option("Picture", "--batch-size", type=click.IntRange(1), default=8, help="Pictures drawn at once: more is faster and takes more memory.")
+@option(
+    "Picture",
+    "--batch-size",
+    type=click.IntRange(1),
+    show_default="8, or what TensorRT's plans hold",
+    help="Pictures drawn at once: more is faster and takes more memory.",
+)
 @sampling_options(None)
 @out_option
 @option("Output", "--grid", is_flag=True, help="Also write all pictures of a prompt as one.")

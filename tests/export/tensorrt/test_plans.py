@@ -77,13 +77,13 @@ def test_every_graph_of_pro_1b_builds(pro, flavour, monkeypatch):
 
     A disk with room for just these plans is refused before the first: that some hold their weights twice was reckoned with.
     """
-    folder, key = build_engines(pro, flavour=flavour, **RTX)
+    folder, key = build_engines(pro, flavour=flavour, level=0, **RTX)
     found, read = find(pro)
     assert (found, read) == (folder, key)
     graphs = {name for name in Bundle.open(pro).manifest.graphs if not name.startswith("language_model.")}
     assert set(key.plans) == graphs | {f"language_model.{flavour}"}
-    assert (key.rows, key.chunk, key.flavour) == ((2, 8, 32), 128, flavour)
-    assert key.lengths == ((1216,) if flavour == "inplace" else (320, 512, 704, 1216))
+    assert (key.rows, key.chunk, key.flavour) == ((2,), 128, flavour)
+    assert key.lengths == ((1216,) if flavour == "inplace" else (704, 1216))
     for name, plan in key.plans.items():
         assert plan.bytes >= 0.9 * Bundle.open(pro).manifest.graphs[name].weight_bytes, f"{name} holds too little to hold its weights"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=sum(plan.bytes for plan in key.plans.values())))
@@ -338,6 +338,49 @@ def test_sizes_that_cannot_be(tiny16, wrong, message):
 def test_lengths_end_at_the_models_own(tiny16):
     _, key = build_engines(tiny16, **{**SMALL, "lengths": (64, 5000)}, flavour="slice")
     assert key.lengths == (64, 1024) and key.chunk == 64
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Names of the plans that are built; each is a file of a few bytes."""
+    names = []
+
+    def build(self, onnx, target, *rest):
+        names.append(target.stem)
+        target.write_bytes(f"{target.stem} {len(names)}".encode())
+
+    monkeypatch.setattr(Builder, "build", build)
+    return names
+
+
+@pytest.mark.parametrize(("rows", "lengths"), [((2,), (704, 1024)), ((8,), (320, 512, 704, 1024)), ((2, 32), (320, 512, 704, 1024))])
+def test_lengths_suit_the_rows(tiny16, built, rows, lengths):
+    assert build_engines(tiny16, rows=rows, flavour="slice", **RTX)[1].lengths == lengths
+
+
+def test_some_graphs_only(tiny16, built):
+    """Plans of the others stay if they were built with the same sizes."""
+    folder, key = build_engines(tiny16, **SMALL, flavour="slice", graphs=["language_model", "image_head"])
+    assert sorted(built) == sorted(key.plans) == ["image_head", "language_model.slice"]
+    before = (folder / "language_model.slice.plan").read_bytes()
+    _, more = build_engines(tiny16, **SMALL, flavour="slice", graphs=["image_head", "image_draw"])
+    assert sorted(more.plans) == ["image_draw", "image_head", "language_model.slice"] and find(tiny16)[1] == more
+    assert (folder / "language_model.slice.plan").read_bytes() == before and len(built) == 4
+    with pytest.raises(
+        JanusError, match=r"the plans in .* are slice, rows \[2\], lengths \[64\], .* rows \[2, 8\], lengths \[64\]; give the same"
+    ):
+        build_engines(tiny16, **{**SMALL, "rows": (8,)}, flavour="slice", graphs=["image_head"])
+    again = r"are slice, rows \[2\], lengths \[64\], these would be slice, rows \[2, 8\], lengths \[64\]; give the same, or leave"
+    with pytest.raises(JanusError, match=again):
+        build_engines(tiny16, **SMALL, flavour="slice", graphs=["vision"])
+    assert sorted(find(tiny16)[1].plans) == sorted(more.plans)
+    assert len(build_engines(tiny16, **{**SMALL, "rows": (8,)}, flavour="slice")[1].plans) > 3
+
+
+def test_the_share_that_is_done_rises(tiny16, built):
+    shares = []
+    build_engines(tiny16, **SMALL, flavour="slice", on_stage=lambda stage, share: shares.append(share))
+    assert shares[0] == 0 and shares == sorted(shares) and len(set(shares)) == len(shares) and shares[-1] < 1
 
 
 def test_an_input_that_no_output_needs_fails_the_build(tiny16, tmp_path):
