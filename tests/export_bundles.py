@@ -28,7 +28,7 @@ BUNDLES = (
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
-    with TemporaryDirectory() as work, shared_traces():
+    with TemporaryDirectory() as work, shared_traces(Path(work) / "traces"):
         models = {model for model, _, _ in BUNDLES}
         made = {model: make_checkpoint(model, Path(work) / model, dtype="fp32") for model in models}
         for model, precision, only in BUNDLES:

@@ -1,11 +1,13 @@
 """Fixtures that export what tests ask for, each once a run, from checkpoints the project makes. Needs torch."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 import torch
 from filelock import FileLock
@@ -20,24 +22,26 @@ from testing.make_checkpoint import make_checkpoint
 # The models are so small that torch's threads mostly wait for one another, and for seconds where a core is taken.
 torch.set_num_threads(1)
 
+_NOWHERE = "weights-of-a-trace"
+
 
 @contextmanager
-def shared_traces() -> Iterator[None]:
+def shared_traces(folder: Path) -> Iterator[None]:
     """A trace is nearly all the time of a small export and depends on the graph, the configuration and the dtype alone.
 
-    Exports of one model, in several precisions or of several checkpoints, share theirs here; what follows a trace is done anew.
-    Names of nodes are other numbers than without this.
+    Exports of one model, in several precisions or of several checkpoints, share theirs in `folder`, also with other processes; what follows
+    a trace is done anew. Names of nodes are other numbers than without this.
     """
-    traces, export_graph, traced = {}, bundle_module.export_graph, trace._traced
+    export_graph, traced = bundle_module.export_graph, trace._traced
 
     def export(spec, config, sizes, precision, *others):
         def once(module, inputs, outputs, *how):
             # A layout names weights, which a trace does not hold.
             dtype = format_of(spec.kind, precision, spec.flavour).dtype
-            key = spec.name, repr(replace(config, layout="any")), dtype, type(module), repr(inputs)
-            if key not in traces:
-                traces[key] = traced(module, inputs, outputs, *how)
-            return traces[key].clone()
+            key = repr((spec.name, replace(config, layout="any"), dtype, type(module).__name__, inputs))
+            file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.onnx"
+            make_once(file, lambda file: _save_trace(traced(module, inputs, outputs, *how), file))
+            return _load_trace(file)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trace, "_traced", once)
@@ -48,9 +52,27 @@ def shared_traces() -> Iterator[None]:
         yield
 
 
+def _save_trace(model: ir.Model, file: Path) -> None:
+    """Weights, of which a trace knows names, types and shapes, are written as if they lay elsewhere."""
+    for name, value in model.graph.initializers.items():
+        if value.const_value is None:
+            value.const_value = ir.ExternalTensor(_NOWHERE, 0, 0, value.dtype, name=name, shape=value.shape, base_dir=".")
+    part = file.with_suffix(".part")
+    ir.save(model, part)
+    part.rename(file)
+
+
+def _load_trace(file: Path) -> ir.Model:
+    model = ir.load(file)
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = None
+    return model
+
+
 @pytest.fixture(scope="session", autouse=True)
-def traced_once():
-    with shared_traces():
+def traced_once(store):
+    with shared_traces(store / "traces"):
         yield
 
 
@@ -61,13 +83,13 @@ def store(tmp_path_factory) -> Path:
     return (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "store"
 
 
-def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """`folder`, made by whichever process asks for it first; the others wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            make(folder)
-    return folder
+def make_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path`, made by whichever process asks for it first; the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            make(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ COMMANDS = {
     "info": ("janus_runtime.cli", "info", "--quiet"),
     "inspect": ("janus_export.cli", "inspect", CHECKPOINT),
     "checkpoint": (
-        "janus_export.cli", "checkpoint", CHECKPOINT, "--out", "{out}/bundle", "--precision", "int8", "--only", "generation", "--quiet",
+        "janus_export.cli", "checkpoint", CHECKPOINT, "--out", "{out}/bundle", "--precision", "int8", "--only", "understanding", "--quiet",
     ),
 }  # fmt: skip
 

@@ -44,8 +44,14 @@ def record(janus: Janus, prompt: str, seed: int, fed: Ids | None) -> Record:
     weight = janus.manifest.defaults.cfg_weight
     ids, logits = predict(janus, prompt, seed, weight, fed)
     (picture,) = janus.generate(prompt, 1, seed=seed)
-    settings = {"prompt": prompt, "seed": seed, "cfg_weight": weight, **about(janus)}
-    return {"ids": ids, "logits": logits, "drawn": picture.image_ids, "about": np.array(json.dumps(settings))}
+    head = {"prompt": prompt, "seed": seed, "cfg_weight": weight, **about(janus)}
+    return {"ids": ids, "logits": logits, "drawn": picture.image_ids, "about": np.array(json.dumps(head))}
+
+
+def settings(record: Record) -> tuple[str, int]:
+    """Prompt and seed of a record."""
+    found = json.loads(str(record["about"]))
+    return found["prompt"], found["seed"]
 
 
 def compare(theirs: Record, ours: Record) -> dict[str, Any]:

@@ -160,6 +160,7 @@ def likeliest(trained, image, question, count):
     return answer
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_checkpoint(tmp_path):
     def train():
         command = [sys.executable, "-m", "nano", "--flow", "--out", tmp_path / "out", "--work", tmp_path / "work", "--quick", "20000"]

@@ -465,7 +465,8 @@ def stage(name, share):
 build_engines(Path(sys.argv[1]), (2,), (64,), on_stage=stage, library="tensorrt_rtx", compute_capability="8.9")
 """
     assert subprocess.run([sys.executable, "-c", code, str(tiny16)]).returncode == -signal.SIGKILL
-    assert [path.name[0] for path in (tiny16 / "plans").iterdir()] == ["."], "the kill came too late to show anything"
+    left = [path.name for path in (tiny16 / "plans").iterdir()]
+    assert left and all(name.startswith(".") for name in left), "the kill came too late to show anything"
     with pytest.raises(BackendError, match=r"has no TensorRT plans for .* \(none at all\)"):
         find(tiny16)
     folder, key = build_engines(tiny16, **SMALL)
