@@ -186,7 +186,7 @@ def _share(ms: float, floor: float | None) -> str:
 
 # Marker -> what makes the table, from which reports.
 TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
-    "glance": (glance, ("commands-janus-pro-1b.json",)),
+    "glance": (glance, ("commands-beside-transformers.json",)),
     "speed": (speed, ("commands-janus-pro-1b.json",)),
     "latency": (latency, ("latency.json",)),
     "latency-8-rows": (latency, ("latency-8-rows.json",)),

@@ -42,16 +42,12 @@ class Answer:
     ends it; the answer of a conversation of its own, such as `describe` gives, frees its cache then, and at its end.
     """
 
-    def __init__(self, turn: _Turn, chunks: Generator[str, None, None]) -> None:
+    def __init__(self, turn: _Turn, chunks: Generator[str, None, None], closes: "Chat | None") -> None:
+        """`closes`: a conversation that ends with this answer."""
         self.text = ""
-        self._chat: Chat | None = None
+        self._closes = closes
         self._turn = turn
         self._chunks = chunks
-
-    def own(self, chat: "Chat") -> "Answer":
-        """Has this answer close its conversation when it ends."""
-        self._chat = chat
-        return self
 
     @property
     def text_ids(self) -> list[int]:
@@ -80,8 +76,8 @@ class Answer:
     def close(self) -> None:
         """Ends the answer where it is."""
         self._chunks.close()
-        if self._chat is not None:
-            self._chat.close()
+        if self._closes is not None:
+            self._closes.close()
 
     def __enter__(self) -> "Answer":
         return self
@@ -93,9 +89,11 @@ class Answer:
 class Chat:
     """A conversation that keeps its cache between turns; `close`, or `with`, frees it. Not to be shared by threads."""
 
-    def __init__(self, engines: Engines, prompter: Prompter, max_length: int) -> None:
+    def __init__(self, engines: Engines, prompter: Prompter, max_length: int, single: bool = False) -> None:
+        """`single`: it has one turn, and closes with the answer."""
         self.engines = engines
         self.prompter = prompter
+        self._single = single
         self._load_ms = engines.prepare("text")
         self._session = open_session(engines, "text", rows=1, max_length=max_length, grows=True)
         self._last: _Turn | None = None
@@ -166,7 +164,8 @@ class Chat:
         turn = self._last = _Turn(self.length, timings)
         limit = min(max_tokens, room)
         drawn = self._session.draw(logits, limit, sampler or Sampler(temperature=0), noise, Plain())
-        return Answer(turn, self.prompter.decode_stream(self._take(drawn, limit, turn, cancel)))
+        chunks = self.prompter.decode_stream(self._take(drawn, limit, turn, cancel))
+        return Answer(turn, chunks, closes=self if self._single else None)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -169,9 +169,10 @@ class Janus:
         pictures = as_pictures(images)
         if not pictures:
             raise ValueError("describe got no picture; expected at least one")
-        chat = self.chat()
+        self._require("understanding")
+        chat = Chat(self._engines, self._prompter, self.manifest.language_model.max_length, single=True)
         try:
-            answer = chat.say(
+            return chat.say(
                 question,
                 pictures,
                 exif_orientation=exif_orientation,
@@ -183,7 +184,6 @@ class Janus:
         except BaseException:
             chat.close()
             raise
-        return answer.own(chat)
 
     def chat(self, max_length: int | None = None) -> Chat:
         """A conversation with a cache for `max_length` tokens, pictures and answers included (default: the model's limit)."""

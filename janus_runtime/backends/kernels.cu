@@ -56,10 +56,13 @@ extern "C" __global__ void check(const float32* logits, const int32* active, con
 
 static const int32 BINS = 256;
 // Copies of the histogram, by thread: most scores share their highest byte, and one counter for all of them would be a queue.
-static const int32 COPIES = 16;
+static const int32 COPIES = 8;
 // Probabilities are counted in whole parts of the likeliest id's, so that a sum is the same in every order of threads.
 // 2^46 parts for each of up to 2^17 ids fit 64 bits; an id below half a part is taken to have none.
 static const float64 PARTS = 70368744177664.0;
+// Shared memory adds 32 bits by itself, and 64 by trying again and again. So a sum is kept in digits of 18 bits, each with a counter of its
+// own: of 2^17 ids 2^14 come to one copy, and 2^14 such digits fit 32 bits.
+static const int32 DIGITS = 3, DIGIT_BITS = 18;
 
 struct Row {
     const float32 *cond, *uncond;  // without guidance only `cond`
@@ -68,7 +71,7 @@ struct Row {
 };
 
 struct Shared {
-    uint64 copies[BINS * COPIES];
+    uint32 copies[DIGITS][BINS * COPIES];
     uint64 bins[BINS];
     uint64 above;
     uint32 digit;
@@ -102,7 +105,8 @@ template <bool by_parts>
 static __device__ uint64 select(const Row& row, Shared& shared, float64 amount, uint64 lowest, float32 largest, int32 last_shift) {
     uint64 chosen = 0, above = 0, target = (uint64)amount;
     for (int32 shift = 56; shift >= last_shift; shift -= 8) {
-        for (int32 i = threadIdx.x; i < BINS * COPIES; i += blockDim.x) shared.copies[i] = 0;
+        for (int32 i = threadIdx.x; i < BINS * COPIES; i += blockDim.x)
+            for (int32 digit = 0; digit < (by_parts ? DIGITS : 1); ++digit) shared.copies[digit][i] = 0;
         __syncthreads();
         // NaN reaches no target; then the search ends anywhere. Only now has every thread read the last pass's digit.
         if (threadIdx.x == 0) shared.digit = 0, shared.above = above;
@@ -110,13 +114,16 @@ static __device__ uint64 select(const Row& row, Shared& shared, float64 amount, 
             const float32 score = score_of(row, id);
             const uint64 key = key_of(score, id);
             if (key < lowest || (shift < 56 && (key ^ chosen) >> (shift + 8))) continue;
-            const int32 digit = (int32)(key >> shift & 255);
-            atomicAdd(&shared.copies[digit * COPIES + threadIdx.x % COPIES], by_parts ? parts_of(score, largest) : 1ull);
+            const int32 counter = (int32)(key >> shift & 255) * COPIES + threadIdx.x % COPIES;
+            uint64 rest = by_parts ? parts_of(score, largest) : 1;
+            for (int32 digit = 0; rest != 0; ++digit, rest >>= DIGIT_BITS)
+                atomicAdd(&shared.copies[digit][counter], (uint32)rest & ((1u << DIGIT_BITS) - 1));
         }
         __syncthreads();
         for (int32 bin = threadIdx.x; bin < BINS; bin += blockDim.x) {
             uint64 sum = 0;
-            for (int32 i = 0; i < COPIES; ++i) sum += shared.copies[bin * COPIES + i];
+            for (int32 i = bin * COPIES; i < (bin + 1) * COPIES; ++i)
+                for (int32 digit = 0; digit < (by_parts ? DIGITS : 1); ++digit) sum += (uint64)shared.copies[digit][i] << (digit * DIGIT_BITS);
             shared.bins[bin] = sum;
         }
         __syncthreads();
