@@ -40,8 +40,13 @@ demo: $(STAMP) ## draw pictures into out/ with the built-in model and answer a q
 	$(BIN)/janus-rt generate "a red circle" "a small blue square left of a green triangle" "three yellow crosses on black" -n 4 --grid --upscale 256 --out out
 	$(BIN)/janus-rt describe "$$(ls -t out/*-a-small-blue-square-*-seed0.png | head -n 1)" --ask "What is left of the triangle?"
 
+# The runtime's tests come last, where nothing of the exporter can be imported, over bundles of the graphs that the others have traced.
+test: export JANUS_TEST_TRACES := $(CURDIR)/build/test-traces
 test: $(STAMP) ## every test but the slow proofs [JOBS=2]
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	rm -rf $(JANUS_TEST_TRACES)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" --ignore tests/runtime
+	$(BIN)/python -m tests.export_bundles build/test-bundles
+	JANUS_TEST_BUNDLES=build/test-bundles $(BIN)/python -m pytest -p testing.without_exporter -n $(JOBS) --dist loadfile -m "not slow" tests/runtime
 
 test-full: test-oldest ## every test, slow proofs and 2000 examples of each fuzzed property included, and test-oldest
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile=fuzz

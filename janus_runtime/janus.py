@@ -140,7 +140,7 @@ class Janus:
 
     def _pixels_to_draw_from(self, image: Picture, exif_orientation: bool) -> Floats:
         self._require("understanding")
-        if not self.manifest.flow and self.backend != "cpu":
+        if not self.manifest.flow and self._engines.backend.limits is not None:
             raise BackendError(
                 f"image-to-image needs 3 rows a picture and the {self.backend} backend draws with 2; load the bundle with backend=cpu"
             )
@@ -209,7 +209,7 @@ class Janus:
             )
 
     def time_stages(self, rows: int = 2, seconds: float = 30.0) -> list[Timing]:
-        """How long every stage takes: see `latency.py`. `rows` of an image step: two for each picture under guidance."""
+        """How long every stage takes: see `checks/latency.py`. `rows` of an image step: two for each picture under guidance."""
         return time_stages(list(stages(self._engines, rows)), runs=1000, seconds=seconds)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import click
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint.checkpoint import open_checkpoint
 from testing.make_checkpoint import make_checkpoint
-from tests.exported_bundles import shared_traces
+from tests.exported_bundles import shared_traces, traces_folder
 from tests.given_bundles import bundle_name
 
 BUNDLES = (
@@ -28,7 +28,7 @@ BUNDLES = (
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
-    with TemporaryDirectory() as work, shared_traces(Path(work) / "traces"):
+    with TemporaryDirectory() as work, shared_traces(traces_folder(Path(work))):
         models = {model for model, _, _ in BUNDLES}
         made = {model: make_checkpoint(model, Path(work) / model, dtype="fp32") for model in models}
         for model, precision, only in BUNDLES:

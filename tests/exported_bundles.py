@@ -70,9 +70,14 @@ def _load_trace(file: Path) -> ir.Model:
     return model
 
 
+def traces_folder(own: Path) -> Path:
+    """Where traces lie: in a folder of this run, or in that of JANUS_TEST_TRACES, which outlasts it."""
+    return Path(os.environ.get("JANUS_TEST_TRACES") or own / "traces")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def traced_once(store):
-    with shared_traces(store / "traces"):
+    with shared_traces(traces_folder(store)):
         yield
 
 

@@ -53,7 +53,7 @@ print([name for name in sys.modules if name.startswith("janus_runtime") and ("de
 
 
 def test_a_step_lies_six_calls_below_its_command(tmp_path):
-    """From the function of `janus-rt generate` to the engine, as CONTRIBUTING lists them."""
+    """From the function of `janus-rt generate` to the engine, which CONTRIBUTING names."""
     code = """
 import sys, traceback
 from janus_runtime.backends.ort_cpu import OrtBinding

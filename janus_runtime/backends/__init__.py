@@ -14,7 +14,6 @@ __all__ = ["Backend", "BackendName", "Engine", "open_backend"]
 
 BackendName = Literal["auto", "cpu", "cuda", "tensorrt"]
 
-# In the order of `auto`.
 _BACKENDS = {"tensorrt": ("tensorrt", "TensorRt"), "cuda": ("ort_cuda", "OrtCuda"), "cpu": ("ort_cpu", "OrtCpu")}
 # The driver's device on Linux.
 _GPU = Path("/dev/nvidia0")

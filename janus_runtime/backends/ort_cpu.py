@@ -60,7 +60,7 @@ class OrtCpu:
 
 
 class OrtEngine:
-    """One graph on the CPU provider. See `base.Engine` for the contract."""
+    """One graph on the CPU provider. See `HostEngine` for the contract."""
 
     def __init__(self, bundle: Bundle, graph: str) -> None:
         self.name = graph
@@ -117,7 +117,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class OrtBinding:
-    """Some tensors of an engine in place. See `base.Binding` for the contract."""
+    """Some tensors of an engine in place. See `Binding` for the contract."""
 
     def __init__(self, name: str, spec: Graph, session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         check_names(name, "inputs", inputs, spec.inputs, some=True)

@@ -49,6 +49,9 @@ class Binding(Protocol):
 
 
 class Backend(Protocol):
+    """Without `limits` its engines are `HostEngine`s, and its decoder takes what `HostSession` gives, flavour `gqa`; with them they are
+    `DeviceEngine`s over the memory of `limits.device`."""
+
     name: str
     description: str
     flavour: Flavour
