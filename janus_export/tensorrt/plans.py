@@ -39,11 +39,11 @@ def build_engines(
     rows: Sequence[int] = ROWS,
     lengths: Sequence[int] | None = None,
     flavour: Flavour | None = None,
-    graphs: Sequence[str] | None = None,
     level: int = LEVEL,
     on_stage: OnStage = lambda stage, share: None,
     library: str = "tensorrt",
     compute_capability: str | None = None,
+    graphs: Sequence[str] | None = None,
 ) -> tuple[Path, PlanSet]:
     """Builds every graph's plan and returns the folder and its key. Plans for another GPU or version stay.
 
@@ -94,7 +94,7 @@ def build_engines(
         plans = _kept_plans(bundle, folder, part, key) if graphs is not None else {}
         done = 0
         for name, graph in chosen.items():
-            on_stage(f"building {name}, {len(profiles[name])} profiles", done / sum(work.values()))
+            on_stage(f"building {name}", done / sum(work.values()))
             target = part / f"{name}.plan"
             target.unlink(missing_ok=True)
             needed = sizes if graph.kind == "language_model" else {}

@@ -116,7 +116,8 @@ static __device__ uint64 select(const Row& row, Shared& shared, float64 amount, 
             if (key < lowest || (shift < 56 && (key ^ chosen) >> (shift + 8))) continue;
             const int32 counter = (int32)(key >> shift & 255) * COPIES + threadIdx.x % COPIES;
             uint64 rest = by_parts ? parts_of(score, largest) : 1;
-            for (int32 digit = 0; rest != 0; ++digit, rest >>= DIGIT_BITS)
+            // NaN comes to any number of parts.
+            for (int32 digit = 0; digit < DIGITS && rest != 0; ++digit, rest >>= DIGIT_BITS)
                 atomicAdd(&shared.copies[digit][counter], (uint32)rest & ((1u << DIGIT_BITS) - 1));
         }
         __syncthreads();

@@ -366,12 +366,10 @@ def test_some_graphs_only(tiny16, built):
     _, more = build_engines(tiny16, **SMALL, flavour="slice", graphs=["image_head", "image_draw"])
     assert sorted(more.plans) == ["image_draw", "image_head", "language_model.slice"] and find(tiny16)[1] == more
     assert (folder / "language_model.slice.plan").read_bytes() == before and len(built) == 4
-    with pytest.raises(
-        JanusError, match=r"the plans in .* are slice, rows \[2\], lengths \[64\], .* rows \[2, 8\], lengths \[64\]; give the same"
-    ):
-        build_engines(tiny16, **{**SMALL, "rows": (8,)}, flavour="slice", graphs=["image_head"])
     again = r"are slice, rows \[2\], lengths \[64\], these would be slice, rows \[2, 8\], lengths \[64\]; give the same, or leave"
     with pytest.raises(JanusError, match=again):
+        build_engines(tiny16, **{**SMALL, "rows": (8,)}, flavour="slice", graphs=["image_head"])
+    with pytest.raises(JanusError, match="no graph called vision to build a plan of; expected some of .*vision_encoder"):
         build_engines(tiny16, **SMALL, flavour="slice", graphs=["vision"])
     assert sorted(find(tiny16)[1].plans) == sorted(more.plans)
     assert len(build_engines(tiny16, **{**SMALL, "rows": (8,)}, flavour="slice")[1].plans) > 3
