@@ -14,6 +14,7 @@ BUNDLE ?=
 OUT ?= engines/$(notdir $(patsubst %/,%,$(MODEL)))
 NANO := engines/janus-nano
 BENCH := build/bench
+BUNDLES := build/test-bundles
 OPENVINO ?=
 MISSING ?=
 # Processes that share out the tests, a file at a time.
@@ -45,21 +46,26 @@ test: export JANUS_TEST_TRACES := $(CURDIR)/build/test-traces
 test: $(STAMP) ## every test but the slow proofs [JOBS=2]
 	rm -rf $(JANUS_TEST_TRACES)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" --ignore tests/runtime
-	$(BIN)/python -m tests.export_bundles build/test-bundles
-	JANUS_TEST_BUNDLES=build/test-bundles $(BIN)/python -m pytest -p testing.without_exporter -n $(JOBS) --dist loadfile -m "not slow" tests/runtime
+	$(BIN)/python -m tests.export_bundles $(BUNDLES)
+	JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -p testing.without_exporter -n $(JOBS) --dist loadfile -m "not slow" tests/runtime
 
 test-full: test-oldest ## every test, slow proofs and 2000 examples of each fuzzed property included, and test-oldest
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile=fuzz
 
 test-oldest: $(STAMP) ## the runtime on the oldest versions allowed (Python 3.10 and 3.11) and the newest (3.13) [MISSING=skip: go on without a Python]
-	$(BIN)/python -m tests.export_bundles build/test-bundles
-	$(BIN)/python -m tests.oldest build/test-bundles $(if $(filter skip,$(MISSING)),--skip-missing)
+	$(BIN)/python -m tests.export_bundles $(BUNDLES)
+	$(BIN)/python -m tests.oldest $(BUNDLES) $(if $(filter skip,$(MISSING)),--skip-missing)
 
-check: $(STAMP) ## ruff, mypy and the fast tests: what a commit needs
+# The runtime's tests take bundles, which are exported again after a change to the exporter.
+$(BUNDLES)/.exported: $(STAMP) $(wildcard janus_export/*.py janus_export/*/*.py) tests/export_bundles.py
+	$(BIN)/python -m tests.export_bundles $(BUNDLES)
+	touch $@
+
+check: $(STAMP) $(BUNDLES)/.exported ## ruff, mypy and the runtime's tests: what a commit needs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy janus_runtime janus_export
-	$(BIN)/python -m pytest tests/runtime -q -m "not slow"
+	JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -p testing.without_exporter -q -n $(JOBS) --dist loadfile -m "not slow" tests/runtime
 
 fmt: $(STAMP) ## format and sort imports
 	$(BIN)/ruff check --fix --quiet .

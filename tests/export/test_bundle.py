@@ -14,6 +14,7 @@ import onnx
 import pytest
 from filelock import FileLock
 
+import janus_runtime
 from janus_export import bundle as bundle_module
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint.checkpoint import open_checkpoint
@@ -281,3 +282,16 @@ def test_inspect_reports_what_is_wrong(run, checkpoints, tmp_path):
     report = json.loads(result.stdout)
     assert report["family"] == "unknown" and "tokenizer.json is missing" in report["problems"][0]
     assert "do_normalize false" in report["problems"][1] and result.exit_code == 1
+
+
+def test_verify_finds_a_wrong_weight_by_its_graph(bundles, tmp_path):
+    """A change that hashes would catch, hidden from them: the goldens still see it."""
+    copy = shutil.copytree(bundles("tiny"), tmp_path / "copy")
+    model = onnx.load(copy / "image_head.onnx", load_external_data=False)
+    place = {entry.key: int(entry.value) for entry in model.graph.initializer[0].external_data if entry.key != "location"}
+    with (copy / "weights.data").open("r+b") as file:
+        file.seek(place["offset"])
+        file.write(np.full(place["length"] // 4, 0.5, np.float32).tobytes())
+    with janus_runtime.load(copy) as janus:
+        failed = [check.graph for check in janus.verify_goldens() if not check.passed]
+    assert failed == ["image_head"]

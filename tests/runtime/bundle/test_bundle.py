@@ -182,19 +182,6 @@ def test_a_graph_that_is_no_graph(copy):
         janus.generate("a cat")
 
 
-def test_verify_finds_a_wrong_weight_by_its_graph(copy):
-    """A change that hashes would catch, hidden from them: the goldens still see it."""
-    onnx = pytest.importorskip("onnx", reason="onnx is not installed, which says where a weight lies (it comes with the exporter)")
-    model = onnx.load(copy / "image_head.onnx", load_external_data=False)
-    place = {entry.key: int(entry.value) for entry in model.graph.initializer[0].external_data if entry.key != "location"}
-    with (copy / "weights.data").open("r+b") as file:
-        file.seek(place["offset"])
-        file.write(np.full(place["length"] // 4, 0.5, np.float32).tobytes())
-    with janus_runtime.load(copy) as janus:
-        failed = [check.graph for check in janus.verify_goldens() if not check.passed]
-    assert failed == ["image_head"]
-
-
 def test_auto_says_what_it_took(tiny):
     with janus_runtime.load(tiny) as janus:
         assert janus.backend == "cpu" and janus.backend_description.startswith("ONNX Runtime")
