@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import click
@@ -45,7 +46,7 @@ def _run_one(name: str, place: Place, out: Path, factor: float) -> dict:
     limit = (SECTIONS | TEST_SECTIONS)[name].limit_s * factor
     result, start = out / f"{name}.json", time.perf_counter()
     result.unlink(missing_ok=True)
-    command = [*_environment(name, place), sys.executable, "-m", "bench.gpu.first", "--inside", "--out", str(out), *place.options(), name]
+    command = [*_python(name, place), "-m", "bench.gpu.first", "--inside", "--out", str(out), *place.options(), name]
     # Last, so that it only gives what is not there.
     packages = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(place.packed / ALWAYS))))
     with (out / f"{name}.log").open("w") as log:
@@ -77,10 +78,12 @@ def _stop(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def _environment(name: str, place: Place) -> list[str]:
-    """What a section's libraries need to be found: the file that their set left where it was unpacked."""
+def _python(name: str, place: Place) -> list[str]:
+    """The interpreter of a section: where its set was unpacked, the one that the set's file puts first, which may be the set's own."""
     script = place.sets / (SECTIONS | TEST_SECTIONS)[name].set / "env.sh"
-    return ["bash", "-c", f'source "{script}" && exec "$@"', "bash"] if script.is_file() and not place.stand_ins else []
+    if place.stand_ins or not script.is_file():
+        return [sys.executable]
+    return ["bash", "-c", f'source "{script}" && exec python3 "$@"', "bash"]
 
 
 def _inside(name: str, place: Place, out: Path) -> None:
@@ -90,8 +93,6 @@ def _inside(name: str, place: Place, out: Path) -> None:
     except Skipped as reason:
         found = {"status": "skipped", "reason": str(reason)}
     except Exception as error:
-        import traceback
-
         traceback.print_exc()
         found = {"status": "failed", "reason": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
     part = out / f"{name}.part"

@@ -49,7 +49,7 @@ def test_one_that_fails_and_one_that_hangs(tmp_path):
 
 
 def test_a_process_that_dies_without_a_word(tmp_path, monkeypatch):
-    monkeypatch.setattr(first, "_environment", lambda name, place: [sys.executable, "-c", "import os; print('bad luck'); os.abort()"])
+    monkeypatch.setattr(first, "_python", lambda name, place: [sys.executable, "-c", "import os; print('bad luck'); os.abort()"])
     place = sections.Place(True, tmp_path, tmp_path, tmp_path)
     (line,) = first.run_all(["machine"], place, tmp_path / "out", 1.0)
     assert line["status"] == "failed" and line["reason"].startswith("exit code -6: ")
@@ -80,7 +80,11 @@ def test_a_section_runs_in_the_environment_of_its_set(tmp_path, set_is_there):
     place = sections.Place(False, tmp_path, tmp_path, tmp_path)
     if set_is_there:
         (tmp_path / "ort").mkdir()
-        (tmp_path / "ort" / "env.sh").write_text("export FROM_SET=yes\n")
-    command = [*first._environment("ort-nano", place), sys.executable, "-c", "import os; print(os.environ.get('FROM_SET'))"]
-    said = subprocess.run(command, capture_output=True, text=True).stdout
-    assert said.strip() == ("yes" if set_is_there else "None")
+        (tmp_path / "ort" / "env.sh").write_text(f"export FROM_SET=yes PATH={tmp_path}/ort:$PATH\n")
+        # A set may bring a Python of its own, as that of TensorRT 8.6 does.
+        own = tmp_path / "ort" / "python3"
+        own.write_text(f'#!/bin/sh\nOWN=yes exec "{sys.executable}" "$@"\n')
+        own.chmod(0o755)
+    code = "import os; print(os.environ.get('FROM_SET'), os.environ.get('OWN'))"
+    said = subprocess.run([*first._python("ort-nano", place), "-c", code], capture_output=True, text=True).stdout
+    assert said.split() == (["yes", "yes"] if set_is_there else ["None", "None"])
