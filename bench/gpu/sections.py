@@ -1,5 +1,6 @@
 """What `bench.gpu.first` asks of a GPU, a function each. A function returns its result as JSON can hold it, or raises."""
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -19,9 +20,13 @@ from bench.gpu.machine import describe, free_gb, open_janus, versions
 from janus_runtime.bundle.bundle import NANO, Bundle
 from janus_runtime.bundle.manifest import TOKENIZER
 from janus_runtime.decoding.engines import Engines
+from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import Cancelled, JanusError, NumericalError
 from janus_runtime.janus import Janus
 from janus_runtime.prompt import Prompter
+from janus_runtime.sampling.guidance import Pairs
+from janus_runtime.sampling.noise import Noise
+from janus_runtime.sampling.sampler import Sampler
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PROMPTS = ("a red circle", "two small green crosses on black")
@@ -179,7 +184,7 @@ def loop(place: Place) -> dict:
 
 
 def robust(janus: Janus, expected: list[int], draws: int) -> dict:
-    """Cancelling, a draw that fails, two threads and `draws` more leave the next picture what it was, and memory where it was."""
+    """Cancelling, NaN, two threads and `draws` more leave the next picture what it was, and memory where it was."""
 
     def draw() -> list[int]:
         ids: list[int] = janus.generate(_PROMPTS[0])[0].image_ids.tolist()  # type: ignore[union-attr]
@@ -196,11 +201,8 @@ def robust(janus: Janus, expected: list[int], draws: int) -> dict:
         raise JanusError("a draw that was cancelled went on")
     except Cancelled:
         check("cancelling")
-    try:
-        janus.generate(_PROMPTS[0], cfg_weight=1000, temperature=1e-4)
-    except NumericalError:
-        pass
-    check("a draw at the ends of its settings")
+    spread_nan(janus)
+    check("NaN in a prompt and in a draw")
     results: list[list[int]] = []
     threads = [threading.Thread(target=lambda: results.extend(draw() for _ in range(2))) for _ in range(2)]
     for thread in threads:
@@ -214,6 +216,20 @@ def robust(janus: Janus, expected: list[int], draws: int) -> dict:
     for _ in range(draws):
         draw()
     return {"free_gb": before, "free_gb_after": free_gb(device), "draws": draws}
+
+
+def spread_nan(janus: Janus) -> None:
+    """NaN in one row's prompt, then in the logits of the other's draw. Raises JanusError where either is not noticed."""
+    engines, width = janus._engines, janus.manifest.language_model.hidden_size
+    with open_session(engines, "image", 2, 64) as session:
+        whole = np.ones((4, width), np.float32)
+        good, bad = session.prefill([whole, whole * np.nan], [0, 1], "image")
+        if isinstance(good, NumericalError) or not isinstance(bad, NumericalError):
+            raise JanusError("NaN in the prompt of one row is not the error of that row alone")
+        logits, noise = np.full((2, len(good)), np.nan, np.float32), Noise([0], len(good))
+        with contextlib.suppress(NumericalError):
+            next(session.draw(logits, 3, Sampler(), noise, Pairs(5.0)))
+            raise JanusError("a draw from logits of NaN was not an error")
 
 
 def ort_nano(place: Place) -> dict:
