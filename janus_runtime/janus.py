@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec
 
-from .backends import BackendName, open_backend
+from .backends import Backend, BackendName, open_backend
 from .bundle.bundle import NANO, Bundle
 from .bundle.manifest import TOKENIZER, Manifest, Task
 from .bundle.plans import built_for
@@ -231,6 +231,11 @@ def load(path: str | Path = NANO, backend: BackendName = "auto") -> Janus:
     opened = open_backend(backend, bundle)
     if advice := opened.advice(bundle):
         _log.warning(advice)
+    return janus_over(bundle, opened)
+
+
+def janus_over(bundle: Bundle, backend: Backend) -> Janus:
+    """An open bundle on an open backend. Raises BundleError if its tokenizer is not a whole one."""
     with bundle.unchanged(TOKENIZER):
         prompter = Prompter(bundle.manifest, bundle.path / TOKENIZER)
-    return Janus(Engines(bundle, opened), prompter)
+    return Janus(Engines(bundle, backend), prompter)

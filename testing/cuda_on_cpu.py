@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from janus_runtime.backends.cuda_device import CudaArray
+from janus_runtime.backends.cuda_array import CudaArray
 from janus_runtime.backends.cuda_kernels import PARAMETERS, SOURCE, CudaKernels
 
 SHIM = Path(__file__).with_name("cuda_shim.h")
@@ -30,6 +30,15 @@ def compile_for_cpu(gxx, folder):
     result = subprocess.run([*command, str(program), "-o", str(library)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return ctypes.CDLL(str(library))
+
+
+def launch(library, kernel, grid, block, arguments, backwards=False):
+    """Runs a kernel of `library`; `backwards`: the threads of a block in reverse order."""
+    values = [np.asarray(np.uint64(value) if isinstance(value, int) else value) for value in arguments]
+    addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+    sizes = (ctypes.c_uint * 4)(*grid, *block)
+    status = library[f"launch_{kernel}"](sizes, addresses, backwards)
+    assert status == 0, f"{kernel}: some threads of a block wait at a barrier that others left behind"
 
 
 class CpuGpu:
@@ -61,9 +70,5 @@ class CpuGpu:
 
     def _launch(self, kernel, grid, block, arguments):
         assert block[0] * block[1] <= 1024 and grid[1] <= 65535, (kernel, grid, block)
-        values = [np.asarray(np.uint64(value) if isinstance(value, int) else value) for value in arguments]
-        addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
-        sizes = (ctypes.c_uint * 4)(*grid, *block)
-        status = self._library[f"launch_{kernel}"](sizes, addresses, next(self.backwards))
-        assert status == 0, f"{kernel}: some threads of a block wait at a barrier that others left behind"
+        launch(self._library, kernel, grid, block, arguments, next(self.backwards))
         self.check_margins(kernel)

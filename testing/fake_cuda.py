@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from unittest.mock import patch
 
-import numpy as np
 import onnxruntime as ort
 
 from janus_runtime.backends import cuda_device, ort_cuda
+from testing.cuda_on_cpu import launch
 
 ALIGNMENT = 256
 # Calls that CUDA forbids while another thread captures in its global mode, unless the thread's own mode is relaxed.
@@ -247,10 +247,7 @@ class FakeCuda:
         def work():
             self.launches.append((kernel, arguments))
             if self._library is not None:
-                values = [np.asarray(np.uint64(value) if isinstance(value, int) else value) for value in arguments]
-                addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
-                sizes = (ctypes.c_uint * 4)(*config["grid"], *config["block"])
-                assert self._library[f"launch_{kernel}"](sizes, addresses, 0) == 0, kernel
+                launch(self._library, kernel, config["grid"], config["block"], arguments)
 
         stream.work.append(work)
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import click
 
-from bench.gpu.sections import ALWAYS, SECTIONS, TEST_SECTIONS, Place, Skipped, run_section
+from bench.gpu.place import ALWAYS, ROOT, Place, Skipped
+from bench.gpu.sections import SECTIONS, TEST_SECTIONS, run_section
 from janus_runtime.console.output import print_json
 
-_ROOT = Path(__file__).resolve().parents[2]
 _GRACE_S = 5.0
 
 
@@ -52,7 +52,7 @@ def _run_one(name: str, place: Place, out: Path, factor: float) -> dict:
     with (out / f"{name}.log").open("w") as log:
         # A session of its own, so that what it started ends with it.
         process = subprocess.Popen(
-            command, cwd=_ROOT, env={**os.environ, "PYTHONPATH": packages}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": packages}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             process.wait(limit)

@@ -10,10 +10,7 @@ from typing import Any
 
 import janus_runtime
 from janus_runtime.bundle.bundle import Bundle
-from janus_runtime.bundle.manifest import TOKENIZER
-from janus_runtime.decoding.engines import Engines
-from janus_runtime.janus import Janus
-from janus_runtime.prompt import Prompter
+from janus_runtime.janus import Janus, janus_over
 
 STAND_INS = ("stand-in-slice", "stand-in-gqa")
 BACKENDS = ("cpu", "cuda", "tensorrt", *STAND_INS)
@@ -30,9 +27,7 @@ def open_janus(bundle: str, backend: str) -> Janus:
         return janus_runtime.load(bundle, backend)  # type: ignore[arg-type]
     from testing.stand_in import StandIn
 
-    opened = Bundle.open(bundle)
-    engines = Engines(opened, StandIn(flavour=backend.rsplit("-", 1)[1], **_STAND_IN_SIZES))
-    return Janus(engines, Prompter(opened.manifest, opened.path / TOKENIZER))
+    return janus_over(Bundle.open(bundle), StandIn(flavour=backend.rsplit("-", 1)[1], **_STAND_IN_SIZES))
 
 
 def device_of(janus: Janus) -> Any:

@@ -10,19 +10,18 @@ for the whole bundle (7B: 15 GB), of which a few MB are kept.
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from bench.gpu.sections import ALWAYS, RECORD, SECTIONS, Section
+from bench.gpu.place import ALWAYS, RECORD, ROOT, run_module
+from bench.gpu.sections import SECTIONS, Section
 from janus_runtime.bundle.bundle import NANO
 from janus_runtime.console.errors import report_errors
 from janus_runtime.errors import JanusError
 
-_ROOT = Path(__file__).resolve().parents[2]
 _MIB = 1 << 20
 _LIMIT = 64 * _MIB
 # Of a call, for its sections; a section usually takes a third of its limit.
@@ -82,8 +81,8 @@ def _needs(section: Section, carried: set[str]) -> set[str]:
 
 def travelling_bytes() -> int:
     """Of the project's tracked files, less those that are left here."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=_ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-    files = [_ROOT / name for name in listed if name and not name.startswith(_LEFT_HERE)]
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    files = [ROOT / name for name in listed if name and not name.startswith(_LEFT_HERE)]
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
@@ -94,17 +93,16 @@ def make_bundles(out: Path, tiny: bool) -> None:
             continue
         click.echo(f"making {out / name}", err=True)
         if model is None or tiny:
-            _python(
+            run_module(
                 "janus_export.cli", "checkpoint", "nano/janus-nano", "--out", str(out / name), "--precision", "fp16", "--quiet", "--force"
             )
         else:
-            _python("testing.seeded_bundle", "pack", "--model", model, "--precision", "fp16", "--out", str(out / name))
+            run_module("testing.seeded_bundle", "pack", "--model", model, "--precision", "fp16", "--out", str(out / name))
 
 
-def _python(module: str, *arguments: str) -> None:
-    result = subprocess.run([sys.executable, "-m", module, *arguments], cwd=_ROOT, capture_output=True, text=True)
-    if result.returncode:
-        raise JanusError(f"{module}: {(result.stderr.strip().splitlines() or ['failed without a word'])[-1]}")
+def _set_of(part: str) -> str:
+    """`ort.01` -> `ort`."""
+    return part.rsplit(".", 1)[0]
 
 
 def _size(folder: Path) -> int:
@@ -125,9 +123,11 @@ def main(out: Path, parts: tuple[Path, ...], tiny: bool, debug: bool) -> None:
         make_bundles(out, tiny)
         always = out / ALWAYS
         shutil.rmtree(always, ignore_errors=True)
-        _python("pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(always), _PACKAGE)
-        _python("bench.gpu.parity", "record", str(NANO), "--backend", "cpu", "--out", str(always / RECORD))
+        run_module("pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(always), _PACKAGE)
+        run_module("bench.gpu.parity", "record", str(NANO), "--backend", "cpu", "--out", str(always / RECORD))
         paths = {part.name: part for part in parts} | {name: out / name for name in _BUNDLES}
+        names = [part.name for part in parts]
+        last = {_set_of(name): name for name in names}
         tracked = travelling_bytes()
         items = [(name, _size(path)) for name, path in paths.items()]
         for number, call in enumerate(plan_calls(items, SECTIONS, _LIMIT - tracked - _size(always), _SECONDS), 1):
@@ -136,11 +136,10 @@ def main(out: Path, parts: tuple[Path, ...], tiny: bool, debug: bool) -> None:
             click.echo(f"call {number}: {size / _MIB:.1f} MiB of {_LIMIT // _MIB} with the project, less {', '.join(_LEFT_HERE)}")
             click.echo(f"  carry {' '.join(map(str, carried))}")
             for name in call.items:
-                if name in {part.name for part in parts}:
+                if name in names:
                     click.echo(f"  bash {paths[name]}/unpack.sh {paths[name]}/part")
-                    if not any(other > name and other.split(".")[0] == name.split(".")[0] for other in paths):
-                        first = paths[f"{name.split('.')[0]}.00"]
-                        click.echo(f"  bash {first}/unpack.sh done {name.split('.')[0]}")
+                if name in last.values():
+                    click.echo(f"  bash {paths[_set_of(name) + '.00']}/unpack.sh done {_set_of(name)}")
             if call.sections:
                 usual = sum(SECTIONS[name].limit_s for name in call.sections) / _USUAL
                 click.echo(f"  python3 -m bench.gpu.first --packed {out} --out $OUT {' '.join(call.sections)}  # about {usual:.0f} s")

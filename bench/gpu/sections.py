@@ -16,76 +16,22 @@ from typing import Any
 import numpy as np
 
 from bench.gpu import parity
-from bench.gpu.machine import describe, free_gb, open_janus, versions
+from bench.gpu.machine import describe, free_gb, versions
+from bench.gpu.place import ALWAYS, RECORD, ROOT, Place, Skipped, run_module
 from janus_runtime.bundle.bundle import NANO, Bundle
-from janus_runtime.bundle.manifest import TOKENIZER
-from janus_runtime.decoding.engines import Engines
+from janus_runtime.decoding.kv_cache import upload_new
 from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import Cancelled, JanusError, NumericalError
-from janus_runtime.janus import Janus
-from janus_runtime.prompt import Prompter
+from janus_runtime.janus import Janus, janus_over
 from janus_runtime.sampling.guidance import Pairs
 from janus_runtime.sampling.noise import Noise
 from janus_runtime.sampling.sampler import Sampler
 
-_ROOT = Path(__file__).resolve().parents[2]
 _PROMPTS = ("a red circle", "two small green crosses on black")
 _SEEDS = 10
 # A picture of janus-nano grows through all of them.
 _LENGTHS = (32, 64, 96, 480)
 _COPIED = 2**30
-# Of what was packed: the folder that travels with every call, and in it the CPU's record of a picture, made by `bench.gpu.parity`.
-ALWAYS, RECORD = "always", "nano-cpu.npz"
-
-
-class Skipped(Exception):
-    """A section that cannot run here, and why; not a failure."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a section runs: on a GPU, or over stand-ins. `packed` travelled here, `sets` are libraries, `work` is for what is made."""
-
-    stand_ins: bool
-    packed: Path
-    sets: Path
-    work: Path
-
-    @property
-    def draws(self) -> int:
-        """In search of a leak."""
-        return 1 if self.stand_ins else 30
-
-    def options(self) -> list[str]:
-        folders = [("--packed", self.packed), ("--sets", self.sets), ("--work", self.work)]
-        return [*(["--stand-ins"] if self.stand_ins else []), *(str(each) for pair in folders for each in pair)]
-
-    def device(self) -> Any:
-        if self.stand_ins:
-            from testing.stand_in import LockedDevice
-
-            return LockedDevice()
-        from janus_runtime.backends.cuda_device import CudaDevice
-
-        return CudaDevice()
-
-    def bundle(self, name: str) -> Path:
-        """A packed bundle, with the weights that it was packed without; the stand-ins take janus-nano for all."""
-        if self.stand_ins:
-            return NANO
-        source, target = self.packed / name, self.work / name
-        if not source.is_dir():
-            raise Skipped(f"{source} was not carried here")
-        if not (target / "manifest.json").is_file():
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target)
-            if (target / "seeded.json").is_file():
-                _python("testing.seeded_bundle", "fill", str(target))
-        return target
-
-    def open(self, name: str, backend: str) -> Janus:
-        stand_in = "stand-in-slice" if backend == "tensorrt" else "stand-in-gqa"
-        return open_janus(str(self.bundle(name)), stand_in if self.stand_ins else backend)
 
 
 def machine(place: Place) -> dict:
@@ -123,7 +69,7 @@ def kernels(place: Place) -> dict:
         getattr(reference.kernels, kernel)(*expected)
         reference.download(np.zeros(1))
         with device.lock:
-            arrays = [_upload(device, value) if isinstance(value, np.ndarray) else value for value in values]
+            arrays = [upload_new(device, value) if isinstance(value, np.ndarray) else value for value in values]
             getattr(device.kernels, kernel)(*arrays)
             for array, wanted in zip(arrays, expected, strict=True):
                 if isinstance(wanted, np.ndarray):
@@ -142,7 +88,7 @@ def sanitizer(place: Place) -> dict:
     found = {}
     for kind in ("memcheck", "racecheck"):
         code = "from bench.gpu import sections; sections.small_kernels()"
-        result = subprocess.run([tool, "--tool", kind, sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True)
+        result = subprocess.run([tool, "--tool", kind, sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
         summary = [line for line in result.stdout.splitlines() if "SUMMARY" in line]
         found[kind] = summary[-1].strip("= ") if summary else result.stdout[-300:]
         if result.returncode or not summary or " 0 " not in f" {summary[-1]} ":
@@ -157,7 +103,7 @@ def small_kernels() -> None:
     device = Place(False, Path(), Path(), Path()).device()
     with device.lock:
         for _, kernel, values in cases(large=False):
-            getattr(device.kernels, kernel)(*(_upload(device, value) if isinstance(value, np.ndarray) else value for value in values))
+            getattr(device.kernels, kernel)(*(upload_new(device, value) if isinstance(value, np.ndarray) else value for value in values))
         device.event().wait()
 
 
@@ -165,11 +111,9 @@ def loop(place: Place) -> dict:
     """The device loop over torch's modules, janus-nano in fp32: the CPU's ids through growing caches, NaN, cancelling, threads, leaks."""
     from testing.torch_engine import TorchBackend
 
-    bundle = Bundle.open(NANO)
-    engines = Engines(bundle, TorchBackend(_ROOT / "nano" / "janus-nano", place.device(), _LENGTHS))
-    with Janus(engines, Prompter(bundle.manifest, bundle.path / TOKENIZER)) as janus:
+    with janus_over(Bundle.open(NANO), TorchBackend(ROOT / "nano" / "janus-nano", place.device(), _LENGTHS)) as janus:
         goldens = {check.graph: check.difference for check in janus.verify_goldens() if not check.passed}
-        expected = json.loads((_ROOT / "bench" / "gpu" / "nano_ids.json").read_text())
+        expected = json.loads((ROOT / "bench" / "gpu" / "nano_ids.json").read_text())
         drawn = {prompt: [picture.image_ids.tolist() for picture in janus.generate(prompt, _SEEDS)] for prompt in _PROMPTS}
         equal = sum(ids == wanted for prompt in _PROMPTS for ids, wanted in zip(drawn[prompt], expected[prompt], strict=True))
         found = {
@@ -240,7 +184,7 @@ def ort_nano(place: Place) -> dict:
 def tensorrt_nano(place: Place) -> dict:
     """TensorRT: plans of janus-nano in fp16, its goldens, and the loop's robustness."""
     if not place.stand_ins:
-        _python("janus_export.cli", "engines", str(place.bundle("nano-fp16")), "--lengths", "320")
+        print(run_module("janus_export.cli", "engines", str(place.bundle("nano-fp16")), "--lengths", "320"))
     return _nano(place, "tensorrt")
 
 
@@ -276,25 +220,11 @@ def torch_speed(model: str, rows: int, *ways: str) -> Callable[[Place], dict]:
         out = place.work / f"rivals-{model}-{rows}.json"
         small = ["--model", "tiny", "--device", "cpu", "--dtype", "fp32", "--rows", "2", "--way", "eager", "--repeats", "1"]
         large = ["--model", model, "--rows", str(rows), *(part for way in ways for part in ("--way", way))]
-        _python("bench.gpu.rivals", *(small if place.stand_ins else large), "--out", str(out))
+        print(run_module("bench.gpu.rivals", *(small if place.stand_ins else large), "--out", str(out)))
         found: dict = json.loads(out.read_text())
         return found
 
     return section
-
-
-def _python(module: str, *arguments: str) -> None:
-    """Another module as a command of its own. Raises JanusError with its last line."""
-    result = subprocess.run([sys.executable, "-m", module, *arguments], cwd=_ROOT, capture_output=True, text=True)
-    print(result.stdout, result.stderr, sep="\n")
-    if result.returncode:
-        raise JanusError(f"{module}: {(result.stderr.strip().splitlines() or ['failed without a word'])[-1]}")
-
-
-def _upload(device: Any, values: Any) -> Any:
-    target = device.empty(values.shape, values.dtype.name)
-    device.upload(np.ascontiguousarray(values), target)
-    return target
 
 
 def _differ(got: Any, expected: Any) -> int:

@@ -6,10 +6,7 @@ import pytest
 
 import janus_runtime
 from janus_runtime.bundle.bundle import NANO, Bundle
-from janus_runtime.bundle.manifest import TOKENIZER
-from janus_runtime.decoding.engines import Engines
-from janus_runtime.janus import Janus
-from janus_runtime.prompt import Prompter
+from janus_runtime.janus import janus_over
 from testing.stand_in import LockedDevice
 from testing.torch_engine import TorchBackend
 
@@ -20,9 +17,8 @@ PROMPTS = ["a red circle", "two small green crosses on black"]
 @pytest.fixture(scope="module")
 def pair():
     """janus-nano on the CPU, and on torch over a device whose caches grow twice in a picture."""
-    bundle = Bundle.open(NANO)
-    engines = Engines(bundle, TorchBackend(CHECKPOINT, LockedDevice(), (32, 64, 96, 480)))
-    with janus_runtime.load(NANO, "cpu") as cpu, Janus(engines, Prompter(bundle.manifest, bundle.path / TOKENIZER)) as torch:
+    backend = TorchBackend(CHECKPOINT, LockedDevice(), (32, 64, 96, 480))
+    with janus_runtime.load(NANO, "cpu") as cpu, janus_over(Bundle.open(NANO), backend) as torch:
         yield cpu, torch
 
 

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import janus_runtime
-from bench.gpu import first, sections
+from bench.gpu import first
+from bench.gpu.place import Place
 from bench.gpu.sections import SECTIONS
 from janus_runtime.bundle.bundle import NANO
 
@@ -50,7 +51,7 @@ def test_one_that_fails_and_one_that_hangs(tmp_path):
 
 def test_a_process_that_dies_without_a_word(tmp_path, monkeypatch):
     monkeypatch.setattr(first, "_python", lambda name, place: [sys.executable, "-c", "import os; print('bad luck'); os.abort()"])
-    place = sections.Place(True, tmp_path, tmp_path, tmp_path)
+    place = Place(True, tmp_path, tmp_path, tmp_path)
     (line,) = first.run_all(["machine"], place, tmp_path / "out", 1.0)
     assert line["status"] == "failed" and line["reason"].startswith("exit code -6: ")
 
@@ -77,7 +78,7 @@ def test_the_ids_that_travel_are_the_cpus():
 
 @pytest.mark.parametrize("set_is_there", [False, True])
 def test_a_section_runs_in_the_environment_of_its_set(tmp_path, set_is_there):
-    place = sections.Place(False, tmp_path, tmp_path, tmp_path)
+    place = Place(False, tmp_path, tmp_path, tmp_path)
     if set_is_there:
         (tmp_path / "ort").mkdir()
         (tmp_path / "ort" / "env.sh").write_text(f"export FROM_SET=yes PATH={tmp_path}/ort:$PATH\n")

@@ -79,14 +79,11 @@ def test_the_first_record_is_the_cpu_s(stand_in):
 
 def test_the_last_step_is_fed_to_rows_of_a_larger_plan():
     from janus_runtime.bundle.bundle import Bundle
-    from janus_runtime.bundle.manifest import TOKENIZER
-    from janus_runtime.decoding.engines import Engines
-    from janus_runtime.janus import Janus
-    from janus_runtime.prompt import Prompter
+    from janus_runtime.janus import janus_over
     from testing.stand_in import StandIn
 
     bundle = Bundle.open(NANO)
-    wide = Janus(Engines(bundle, StandIn(rows=(1, 8), lengths=(320,), chunk=128)), Prompter(bundle.manifest, bundle.path / TOKENIZER))
+    wide = janus_over(bundle, StandIn(rows=(1, 8), lengths=(320,), chunk=128))
     with open_janus(str(NANO), "cpu") as janus:
         ids, theirs = predict(janus, "a red circle", 0, 5.0)
     _, ours = predict(wide, "a red circle", 0, 5.0, fed=ids)

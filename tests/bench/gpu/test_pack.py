@@ -52,7 +52,7 @@ def test_the_calls_are_printed(run, tmp_path, monkeypatch):
     def python(module, *arguments):
         made.append((module, *arguments))
 
-    monkeypatch.setattr(pack, "_python", python)
+    monkeypatch.setattr(pack, "run_module", python)
     for name in ("ort.00", "ort.01"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "part").write_bytes(bytes(100))

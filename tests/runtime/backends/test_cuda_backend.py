@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import shutil
 import threading
 import time
 
@@ -10,27 +9,15 @@ import pytest
 
 from janus_runtime.backends.ort_cuda import OrtCuda
 from janus_runtime.bundle.bundle import Bundle
-from janus_runtime.bundle.manifest import TOKENIZER
 from janus_runtime.decoding import capture
-from janus_runtime.decoding.engines import Engines
 from janus_runtime.errors import BackendError, JanusError
-from janus_runtime.janus import Janus
-from janus_runtime.prompt import Prompter
-from testing.cuda_on_cpu import compile_for_cpu
+from janus_runtime.janus import janus_over
 from testing.fake_cuda import FakeCuda, FakeSession
 from testing.stand_in import StandIn
 from tests.marks import needs_int8_cache
 
 pytestmark = needs_int8_cache  # for the bundle that is at hand with fp16 caches: the int4 one
 PROMPTS = ["a red circle", "two small green crosses on black"]
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    gxx = shutil.which("g++")
-    if gxx is None:
-        pytest.skip("g++ is not installed, which runs kernels.cu on a CPU")
-    return compile_for_cpu(gxx, tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture
@@ -42,7 +29,7 @@ def cuda(library, monkeypatch):
 
 def opened(path, backend=OrtCuda):
     bundle = Bundle.open(path)
-    return Janus(Engines(bundle, backend(bundle)), Prompter(bundle.manifest, bundle.path / TOKENIZER))
+    return janus_over(bundle, backend(bundle))
 
 
 def pictures(janus, *arguments, **settings):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from janus_runtime.backends import cuda_device
-from janus_runtime.backends.cuda_device import CudaArray, CudaDevice
+from janus_runtime.backends.cuda_array import CudaArray
+from janus_runtime.backends.cuda_device import CudaDevice
 from janus_runtime.errors import BackendError, OutOfMemory
 from janus_runtime.packages import install_hint
 from testing.fake_cuda import FakeBuilder, FakeCuda, FakeCudaError

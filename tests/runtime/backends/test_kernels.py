@@ -1,7 +1,6 @@
 """kernels.cu without a GPU: it compiles for every one, and on a CPU its own source gives what NumPy gives."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from janus_runtime.backends.cuda_kernels import PARAMETERS, SOURCE
 from janus_runtime.errors import BackendError
 from janus_runtime.sampling.guidance import Pairs
 from janus_runtime.sampling.sampler import keep_top_k
-from testing.cuda_on_cpu import CpuGpu, compile_for_cpu
+from testing.cuda_on_cpu import CpuGpu
 from testing.numpy_device import NumpyDevice
 
 PLAIN = [0.0, 0.0, 1.0]  # drawn, all ids
@@ -36,14 +35,6 @@ def test_launches_pass_what_the_source_takes():
         found[name] = tuple(re.fullmatch(r"(\w+\*?) \w+", each).group(1) for each in types)
     assert found == PARAMETERS
     assert SOURCE.read_text().count("__global__") == len(PARAMETERS)
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    gxx = shutil.which("g++")
-    if gxx is None:
-        pytest.skip("g++ is not installed, which runs kernels.cu on a CPU")
-    return compile_for_cpu(gxx, tmp_path_factory.mktemp("kernels"))
 
 
 @pytest.fixture

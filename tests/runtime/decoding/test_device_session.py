@@ -7,15 +7,12 @@ import pytest
 from PIL import Image
 
 from janus_runtime.bundle.bundle import Bundle
-from janus_runtime.bundle.manifest import TOKENIZER
 from janus_runtime.checks.tolerances import FP32
 from janus_runtime.checks.verify import relative_difference
 from janus_runtime.decoding import capture, device_session
-from janus_runtime.decoding.engines import Engines
 from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import BackendError, Cancelled, NumericalError, OutOfMemory, PromptError
-from janus_runtime.janus import Janus
-from janus_runtime.prompt import Prompter
+from janus_runtime.janus import janus_over
 from janus_runtime.sampling.guidance import Pairs
 from janus_runtime.sampling.noise import Noise
 from janus_runtime.sampling.sampler import Sampler
@@ -29,8 +26,7 @@ PROMPTS = ["a red circle", "two small green crosses on black"]
 
 
 def opened(path, **options):
-    bundle = Bundle.open(path)
-    return Janus(Engines(bundle, StandIn(**options)), Prompter(bundle.manifest, bundle.path / TOKENIZER))
+    return janus_over(Bundle.open(path), StandIn(**options))
 
 
 def limits(flavour):
@@ -229,21 +225,26 @@ def test_nan_or_inf_ends_the_draw(tiny, value):
         assert pictures(janus, "x") == expected
 
 
+def spoil_from_call(decoder, number):
+    """The decoder gives hidden states, keys and values of NaN from this call on, counted from now."""
+    first = decoder.calls + number
+
+    def spoil(tensors):
+        if decoder.calls >= first:
+            for name, tensor in tensors.items():
+                if name.startswith(("new_key", "new_value", "hidden")):
+                    tensor[...] = np.nan
+
+    decoder.after = spoil
+
+
 def test_keys_of_nan_stay_in_no_cache_of_a_loop(tiny, monkeypatch):
     """The device is ahead, and by the time that NaN is seen it has moved on to a longer cache; the next draw begins in the shorter one."""
     monkeypatch.setattr(device_session, "_AHEAD_STEPS", (40, 200))
     with opened(tiny, lengths=(24, 160)) as janus:
         expected = pictures(janus, "a red circle", seed=5)
         decoder = janus._engines.backend.graphs["language_model.slice"]
-        first = decoder.calls + 3
-
-        def spoil(tensors):
-            if decoder.calls >= first:
-                for name, tensor in tensors.items():
-                    if name.startswith(("new_key", "new_value", "hidden")):
-                        tensor[...] = np.nan
-
-        decoder.after = spoil
+        spoil_from_call(decoder, 3)
         with pytest.raises(NumericalError):
             janus.generate("a red circle", seed=5)
         decoder.after = lambda tensors: None
@@ -257,16 +258,8 @@ def test_keys_of_nan_spoil_nothing_later(tiny):
         noise = Noise([3], logits.shape[1])
         whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, Pairs(5.0))]
         decoder = janus._engines.backend.graphs["language_model.slice"]
-        first = decoder.calls + 4
-
-        def spoil(tensors):
-            if decoder.calls >= first:
-                for name, tensor in tensors.items():
-                    if name.startswith(("new_key", "new_value", "hidden")):
-                        tensor[...] = np.nan
-
         session.truncate(0, 4), session.truncate(1, 4)
-        decoder.after = spoil
+        spoil_from_call(decoder, 4)
         with pytest.raises(NumericalError):
             list(session.draw(logits, 9, Sampler(), noise, Pairs(5.0)))
         decoder.after = lambda tensors: None

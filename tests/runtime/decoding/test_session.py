@@ -7,14 +7,11 @@ import pytest
 
 import janus_runtime
 from janus_runtime.bundle.bundle import Bundle
-from janus_runtime.bundle.manifest import TOKENIZER
 from janus_runtime.checks.tolerances import FP32
 from janus_runtime.checks.verify import relative_difference
-from janus_runtime.decoding.engines import Engines
 from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import JanusError, NumericalError
-from janus_runtime.janus import Janus
-from janus_runtime.prompt import Prompter
+from janus_runtime.janus import janus_over
 from testing.sessions import prefill, step
 from testing.stand_in import StandIn
 from tests.marks import needs_int8_cache, needs_opset_24
@@ -30,7 +27,7 @@ def engines(request, bundles):
         return
     bundle = Bundle.open(bundles("tiny"))
     lengths = (120,) if request.param == "inplace" else (16, 32, 120)
-    with Janus(Engines(bundle, StandIn(request.param, lengths=lengths)), Prompter(bundle.manifest, bundle.path / TOKENIZER)) as janus:
+    with janus_over(bundle, StandIn(request.param, lengths=lengths)) as janus:
         yield janus._engines
 
 
