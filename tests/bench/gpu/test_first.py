@@ -1,6 +1,7 @@
 """The sections for a GPU machine run here as they would there, at tiny sizes, over stand-ins; one that fails takes no other along."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from click.testing import CliRunner
 
 import janus_runtime
 from bench.gpu import first
-from bench.gpu.place import Place
+from bench.gpu import place as place_module
+from bench.gpu.place import Place, Skipped
 from bench.gpu.sections import SECTIONS
 from janus_runtime.bundle.bundle import NANO
 
@@ -89,3 +91,19 @@ def test_a_section_runs_in_the_environment_of_its_set(tmp_path, set_is_there):
     code = "import os; print(os.environ.get('FROM_SET'), os.environ.get('OWN'))"
     said = subprocess.run([*first._python("ort-nano", place), "-c", code], capture_output=True, text=True).stdout
     assert said.split() == (["yes", "yes"] if set_is_there else ["None", "None"])
+
+
+def test_a_bundle_whose_weights_were_not_finished_is_made_again(tmp_path, monkeypatch):
+    """A section that fills one may reach its limit."""
+    source = shutil.copytree(NANO, tmp_path / "packed" / "nano-fp16")
+    (source / "seeded.json").touch()
+    bundle = Place(False, tmp_path / "packed", tmp_path, tmp_path / "work").bundle
+    monkeypatch.setattr(place_module, "run_module", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        bundle("nano-fp16")
+    filled = []
+    monkeypatch.setattr(place_module, "run_module", lambda *arguments: filled.append(arguments))
+    assert bundle("nano-fp16") == bundle("nano-fp16") == tmp_path / "work" / "nano-fp16" and len(filled) == 1
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["nano-fp16"]
+    with pytest.raises(Skipped, match="1b-fp16 was not carried here"):
+        bundle("1b-fp16")
