@@ -41,31 +41,37 @@ demo: $(STAMP) ## draw pictures into out/ with the built-in model and answer a q
 	$(BIN)/janus-rt generate "a red circle" "a small blue square left of a green triangle" "three yellow crosses on black" -n 4 --grid --upscale 256 --out out
 	$(BIN)/janus-rt describe "$$(ls -t out/*-a-small-blue-square-*-seed0.png | head -n 1)" --ask "What is left of the triangle?"
 
-# The runtime's tests come last, where nothing of the exporter can be imported, over bundles of the graphs that the others have traced.
+# In two processes, in which nothing of the exporter can be imported.
+RUNTIME_TESTS = JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -p testing.without_exporter -q -n $(JOBS) --dist loadfile -m "not slow" tests/runtime
+
+define EXPORT_BUNDLES
+$(BIN)/python -m tests.export_bundles $(BUNDLES)
+touch $(BUNDLES)/.exported
+endef
+
+# The runtime's tests come last, over bundles of the graphs that the others have traced.
 test: export JANUS_TEST_TRACES := $(CURDIR)/build/test-traces
 test: $(STAMP) ## every test but the slow proofs [JOBS=2]
 	rm -rf $(JANUS_TEST_TRACES)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" --ignore tests/runtime
-	$(BIN)/python -m tests.export_bundles $(BUNDLES)
-	JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -p testing.without_exporter -n $(JOBS) --dist loadfile -m "not slow" tests/runtime
+	$(EXPORT_BUNDLES)
+	$(RUNTIME_TESTS)
 
 test-full: test-oldest ## every test, slow proofs and 2000 examples of each fuzzed property included, and test-oldest
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile=fuzz
 
-test-oldest: $(STAMP) ## the runtime on the oldest versions allowed (Python 3.10 and 3.11) and the newest (3.13) [MISSING=skip: go on without a Python]
-	$(BIN)/python -m tests.export_bundles $(BUNDLES)
+test-oldest: $(STAMP) $(BUNDLES)/.exported ## the runtime on the oldest versions allowed (Python 3.10 and 3.11) and the newest (3.13) [MISSING=skip: go on without a Python]
 	$(BIN)/python -m tests.oldest $(BUNDLES) $(if $(filter skip,$(MISSING)),--skip-missing)
 
-# The runtime's tests take bundles, which are exported again after a change to the exporter.
-$(BUNDLES)/.exported: $(STAMP) $(wildcard janus_export/*.py janus_export/*/*.py) tests/export_bundles.py
-	$(BIN)/python -m tests.export_bundles $(BUNDLES)
-	touch $@
+# What a bundle comes from.
+$(BUNDLES)/.exported: $(STAMP) $(wildcard janus_export/*.py janus_export/*/*.py janus_runtime/bundle/*.py testing/*.py) tests/export_bundles.py
+	$(EXPORT_BUNDLES)
 
 check: $(STAMP) $(BUNDLES)/.exported ## ruff, mypy and the runtime's tests: what a commit needs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy janus_runtime janus_export
-	JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -p testing.without_exporter -q -n $(JOBS) --dist loadfile -m "not slow" tests/runtime
+	$(RUNTIME_TESTS)
 
 fmt: $(STAMP) ## format and sort imports
 	$(BIN)/ruff check --fix --quiet .
