@@ -92,9 +92,9 @@ def build_engines(
     work = {name: len(profiles[name]) * (graph.weight_bytes + _SPARE_BYTES) for name, graph in chosen.items()}
     with aside(folder, "build") as part:
         plans = _kept_plans(bundle, folder, part, key) if graphs is not None else {}
-        done = 0
+        done, total = 0, sum(work.values())
         for name, graph in chosen.items():
-            on_stage(f"building {name}", done / sum(work.values()))
+            on_stage(f"building {name}", done / total)
             target = part / f"{name}.plan"
             target.unlink(missing_ok=True)
             needed = sizes if graph.kind == "language_model" else {}
