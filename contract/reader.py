@@ -21,7 +21,7 @@ from PIL import Image, ImageOps  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 FORMAT = 5
-CHUNK = 256  # tokens that one call of one row appends to an int8 cache
+GRID = 32  # a prompt is cut at multiples of so many tokens, counted from its row's start
 LOW_32_BITS = 0xFFFFFFFF
 
 
@@ -98,28 +98,35 @@ class LanguageModel:
         sizes = {"rows": rows, "max_length": max_length}
         self.memory = []
         for name in self.cache["inputs"]:
-            shape = [sizes.get(size, size) for size in graph["inputs"][name]["shape"]]
-            self.memory.append(ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, self.cache["dtype"])))
+            self.memory.append(np.zeros([sizes.get(size, size) for size in graph["inputs"][name]["shape"]], self.cache["dtype"]))
 
     def append(self, embeds):
         """Takes embeddings [rows, tokens, hidden_size] and gives the last hidden state of each row."""
-        chunk = CHUNK if self.rows == 1 and self.cache["dtype"] == "int8" else embeds.shape[1]
-        for start in range(0, embeds.shape[1], chunk):
-            hidden = self._call(np.ascontiguousarray(embeds[:, start : start + chunk]))
-        return hidden
+        begin, end = self.length, self.length + embeds.shape[1]
+        self.length = end
+        if embeds.shape[1] == 1:
+            return self._call(embeds, 0, self.rows, end)
+        last = []
+        for row in range(self.rows):
+            cuts = [begin, *(cut for cut in range(begin + 1, end) if cut % GRID == 0), end]
+            for start, stop in zip(cuts, cuts[1:], strict=False):
+                hidden = self._call(np.ascontiguousarray(embeds[row : row + 1, start - begin : stop - begin]), row, row + 1, stop)
+            last.append(hidden[0])
+        return np.stack(last)
 
-    def _call(self, embeds):
-        tokens = embeds.shape[1]
-        self.length += tokens
+    def _call(self, embeds, first, last, length):
+        """Rows `first` to `last`, which are `length` long afterwards."""
+        rows, tokens, _ = embeds.shape
         binding = self.session.io_binding()
         binding.bind_cpu_input("embeds", embeds)
-        binding.bind_cpu_input("places", np.arange(1, self.rows + 1, dtype=np.int32) * tokens - 1)
-        binding.bind_cpu_input("seqlens_k", np.full(self.rows, self.length - 1, np.int32))
-        binding.bind_cpu_input("total_sequence_length", np.array(self.length, np.int32))
+        binding.bind_cpu_input("places", np.arange(1, rows + 1, dtype=np.int32) * tokens - 1)
+        binding.bind_cpu_input("seqlens_k", np.full(rows, length - 1, np.int32))
+        binding.bind_cpu_input("total_sequence_length", np.array(length, np.int32))
         binding.bind_output("hidden")
         for past, present, memory in zip(self.cache["inputs"], self.cache["outputs"], self.memory, strict=True):
-            binding.bind_ortvalue_input(past, memory)
-            binding.bind_ortvalue_output(present, memory)
+            value = ort.OrtValue.ortvalue_from_numpy(memory[first:last])
+            binding.bind_ortvalue_input(past, value)
+            binding.bind_ortvalue_output(present, value)
         self.session.run_with_iobinding(binding)
         return binding.get_outputs()[0].numpy()
 

@@ -1,26 +1,23 @@
-"""Image to text: pictures and questions in, text out as it comes.
-
-Letters: k pictures, T new prompt ids, D hidden size.
-"""
+"""Image to text as its caller sees it: a conversation, and answers whose text comes piece by piece. Letters: T new prompt ids."""
 
 import threading
-import time
+import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .answering import Answering, Place
 from .decoding.engines import Engines
-from .decoding.session import stack_rows
-from .decoding.sessions import open_session
+from .decoding.handle import Post
+from .decoding.scheduler import Scheduler
+from .decoding.token_lanes import TokenLanes
 from .errors import Cancelled, ConversationFull, JanusError
+from .events import Event, Finished, Said, Started, Stop
 from .pictures.image import Picture, as_pictures, open_image, preprocess
-from .prompt import Ids, Prompter, splice
-from .sampling.guidance import Plain
-from .sampling.noise import Noise, check_seed
+from .prompt import Ids, Prompter
+from .sampling.noise import check_seed
 from .sampling.sampler import Sampler
 
 
@@ -28,38 +25,45 @@ from .sampling.sampler import Sampler
 class _Turn:
     """What was said in one turn. The conversation keeps the last one; it knows nothing of the `Answer` that shows it."""
 
+    request: Answering
     begin: int
-    """Length of the cache where the answer begins."""
-    timings: dict[str, float]
+    """Tokens before the answer."""
     text_ids: list[int] = field(default_factory=list)
-    stop: str | None = None
+    stop: Stop | None = None
+    over: str = ""
+    """Why nothing more can be read of it."""
+
+    @property
+    def cached(self) -> int:
+        """Tokens up to here whose keys every way of reading this turn leaves in the cache. The last id is fed with the next turn, unless
+        the end was drawn after it."""
+        return self.begin + len(self.text_ids) - (self.stop != "eos" and len(self.text_ids) > 0)
 
 
 class Answer:
     """Iterate for chunks of text as they come; `text`, `text_ids` and `timings` (ms) grow with them.
 
-    `stop` is "eos" or "length" at the end. Leaving the loop early is fine: what was said so far is what was said. `close`, or `with`,
-    ends it; the answer of a conversation of its own, such as `describe` gives, frees its cache then, and at its end.
+    `stop` is "eos" or "length" at the end. Leaving the loop early is fine: what was read so far is what was said. `close`, or `with`,
+    ends it.
     """
 
-    def __init__(self, turn: _Turn, chunks: Generator[str, None, None], closes: "Chat | None") -> None:
-        """`closes`: a conversation that ends with this answer."""
+    def __init__(self, turn: _Turn, chunks: Generator[str, None, None]) -> None:
         self.text = ""
-        self._closes = closes
         self._turn = turn
         self._chunks = chunks
+        weakref.finalize(self, turn.request.handle.cancel)
 
     @property
     def text_ids(self) -> list[int]:
         return self._turn.text_ids
 
     @property
-    def stop(self) -> str | None:
+    def stop(self) -> Stop | None:
         return self._turn.stop
 
     @property
     def timings(self) -> dict[str, float]:
-        return self._turn.timings
+        return self._turn.request.timings
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -76,8 +80,7 @@ class Answer:
     def close(self) -> None:
         """Ends the answer where it is."""
         self._chunks.close()
-        if self._closes is not None:
-            self._closes.close()
+        self._turn.request.handle.cancel()
 
     def __enter__(self) -> "Answer":
         return self
@@ -86,25 +89,104 @@ class Answer:
         self.close()
 
 
+class Asker:
+    """What turns a question into an answer: the model's parts, and the scheduler that runs it."""
+
+    def __init__(self, engines: Engines, prompter: Prompter, scheduler: Scheduler) -> None:
+        self.engines, self.prompter, self.scheduler = engines, prompter, scheduler
+        limits, longest = engines.backend.limits, engines.manifest.language_model.max_length
+        # A backend may hold less than the model.
+        self.max_length = longest if limits is None else min(longest, limits.lengths[-1])
+        self._longer = "" if self.max_length == longest else "; build longer plans with 'janus-export engines DIR --lengths …'"
+
+    def ask(
+        self,
+        ids: Ids,
+        images: Sequence[Picture],
+        *,
+        exif_orientation: bool = True,
+        max_tokens: int | None,
+        sampler: Sampler | None,
+        seed: int,
+        place: Place | None = None,
+        post: Post | None = None,
+        deadline_s: float | None = None,
+    ) -> Answering:
+        """The request of a prompt, after what `place` holds. Raises ConversationFull, ValueError, ImageError."""
+        manifest = self.engines.manifest
+        limit, held = (place.max_length, place.base) if place else (self.max_length, 0)
+        room = limit - held - len(ids)
+        if room < 1:
+            raise ConversationFull(
+                f"the conversation would have {limit - room} tokens, the limit is {limit} with at "
+                f"least one left for the answer; use fewer pictures or less text, or start a new conversation{self._longer}"
+            )
+        max_tokens = manifest.defaults.max_tokens if max_tokens is None else max_tokens
+        if max_tokens < 1:
+            raise ValueError(f"max_tokens is {max_tokens}; expected 1 or more")
+        pixels = [preprocess(open_image(image, exif_orientation), manifest.image_input) for image in images]
+        return Answering(
+            self.engines,
+            self.prompter,
+            ids,
+            pixels,
+            min(max_tokens, room),
+            sampler or Sampler(temperature=0),
+            check_seed(seed),
+            retained_bytes=self.scheduler.limits.retained_bytes,
+            place=place,
+            post=post,
+            deadline_s=deadline_s,
+        )
+
+    def answer(self, request: Answering, begin: int, cancel: threading.Event | None) -> tuple[_Turn, Answer]:
+        """Submits it, and returns when its first token is drawn. Raises NumericalError, Cancelled, BackendError, Busy."""
+        turn = _Turn(request, begin)
+        _check(cancel, turn)
+        self.scheduler.submit(request)
+        events = request.handle.events(cancel)
+        try:
+            first = next((event for event in events if not isinstance(event, Started)), None)
+            if first is None:
+                raise Cancelled("cancelled after 0 tokens")
+        except BaseException:
+            request.handle.cancel()
+            raise
+        return turn, Answer(turn, _read(turn, first, events, cancel))
+
+
+def _read(turn: _Turn, event: Event | None, events: Iterator[Event], cancel: threading.Event | None) -> Generator[str, None, None]:
+    """Yields text, and keeps in `turn` what was read."""
+    while event is not None:
+        _check(cancel, turn)
+        if isinstance(event, Said):
+            turn.text_ids.extend(event.text_ids)
+            if event.text:
+                yield event.text
+        elif isinstance(event, Finished):
+            turn.stop = event.stop
+        if turn.over:
+            raise JanusError(turn.over)
+        event = next(events, None)
+    _check(cancel, turn)
+
+
 class Chat:
     """A conversation that keeps its cache between turns; `close`, or `with`, frees it. Not to be shared by threads."""
 
-    def __init__(self, engines: Engines, prompter: Prompter, max_length: int, single: bool = False) -> None:
-        """`single`: it has one turn, and closes with the answer."""
-        self.engines = engines
-        self.prompter = prompter
-        self._single = single
-        self._load_ms = engines.prepare("text")
-        self._session = open_session(engines, "text", rows=1, max_length=max_length, grows=True)
+    def __init__(self, asker: Asker, max_length: int) -> None:
+        self.max_length = min(max_length, asker.max_length)
+        self._asker = asker
+        self._place = Place(asker.engines, self.max_length)
         self._last: _Turn | None = None
         self._closed = False
-        # A backend may hold less than was asked for.
-        self._longer = "" if self._session.max_length == max_length else "; build longer plans with 'janus-export engines DIR --lengths …'"
+        self._free = weakref.finalize(self, _free, asker.scheduler, self._place)
 
     def close(self) -> None:
         """Frees the cache. An answer that still runs ends."""
         self._closed = True
-        self._session.close()
+        self._end("this conversation is closed; start another with janus.chat()")
+        self._free()
 
     def __enter__(self) -> "Chat":
         return self
@@ -113,13 +195,9 @@ class Chat:
         self.close()
 
     @property
-    def max_length(self) -> int:
-        return self._session.max_length
-
-    @property
     def length(self) -> int:
-        """Tokens in the cache."""
-        return int(self._session.lengths[0])
+        """Tokens of the conversation that are in the cache."""
+        return 0 if self._last is None else self._last.cached
 
     def say(
         self,
@@ -135,80 +213,53 @@ class Chat:
         """One turn. Pictures come before the text, upright as their EXIF says unless `exif_orientation` is
         False, which leaves them as stored, as the original does. `sampler` defaults to greedy. Ends the answer before it, if it still runs.
 
-        Reads pictures and prompt before it returns; the answer is drawn while it is iterated over. Raises ImageError,
-        PromptError, ValueError at once, NumericalError and Cancelled at any time. A turn that raises before it returns
+        Returns when the first token is drawn; the rest is drawn while the answer is read. Raises ImageError,
+        PromptError, ValueError, Busy at once, NumericalError and Cancelled at any time. A turn that raises before it returns
         has cost the conversation nothing; after any error the conversation can go on.
         """
-        self._check_open()
-        manifest = self.engines.manifest
-        max_tokens = manifest.defaults.max_tokens if max_tokens is None else max_tokens
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens is {max_tokens}; expected 1 or more")
-        noise = Noise([check_seed(seed)], manifest.language_model.vocab_size)
-        pictures = [preprocess(open_image(image, exif_orientation), manifest.image_input) for image in as_pictures(images)]
-        ids = np.concatenate([self._unsaid(), self.prompter.question(text, len(pictures), first=self._last is None)])
-        room = self.max_length - self.length - len(ids)
-        if room < 1:
-            raise ConversationFull(
-                f"the conversation would have {self.max_length - room} tokens, the limit is {self.max_length} with at "
-                f"least one left for the answer; use fewer pictures or less text, or start a new conversation{self._longer}"
-            )
-        timings, self._load_ms = {"load": self._load_ms}, 0.0
-        if pictures:
-            timings["load"] += self.engines.prepare("text", "vision_encoder")
-        start = time.perf_counter()
-        embeds = self._embed(ids, pictures, cancel)
-        encoded = time.perf_counter()
-        logits = stack_rows(self._session.prefill([embeds], [0], "text"))
-        timings |= {"encode": (encoded - start) * 1e3, "prefill": (time.perf_counter() - encoded) * 1e3, "steps": 0.0}
-        turn = self._last = _Turn(self.length, timings)
-        limit = min(max_tokens, room)
-        drawn = self._session.draw(logits, limit, sampler or Sampler(temperature=0), noise, Plain())
-        chunks = self.prompter.decode_stream(self._take(drawn, limit, turn, cancel))
-        return Answer(turn, chunks, closes=self if self._single else None)
-
-    def _check_open(self) -> None:
         if self._closed:
             raise JanusError("this conversation is closed; start another with janus.chat()")
+        pictures = as_pictures(images)
+        ids = np.concatenate([self._unsaid(), self._asker.prompter.question(text, len(pictures), first=self._last is None)])
+        self._place.base = self.length
+        request = self._asker.ask(
+            ids,
+            pictures,
+            exif_orientation=exif_orientation,
+            max_tokens=max_tokens,
+            sampler=sampler,
+            seed=seed,
+            place=self._place,
+        )
+        self._end("this answer ended when the next turn began; read it before you go on")
+        self._last, answer = self._asker.answer(request, self.length + len(ids), cancel)
+        return answer
 
-    def _embed(self, ids: Ids, pictures: list[NDArray[np.float32]], cancel: threading.Event | None) -> NDArray[Any]:
-        """Ids [T] and the pixels of their pictures -> embeddings [T, D]. Pictures one at a time: activations are large."""
-        embeds = self.engines.embed_text(ids)
-        features = []
-        for pixels in pictures:
-            _check(cancel, 0)
-            features.append(self.engines.encode_image(pixels))
-        if features:
-            splice(embeds, ids, self.prompter.replaced, np.stack(features))
-        _check(cancel, 0)
-        return embeds
+    def _end(self, reason: str) -> None:
+        """Nothing more is read of the last turn; its row is free for the next one."""
+        if self._last is not None:
+            self._last.over = reason
+            self._last.request.handle.cancel()
 
     def _unsaid(self) -> Ids:
         """Ids that belong to the conversation but are not in the cache: the last one drawn, and the end of the turn."""
         if self._last is None:
             return np.zeros(0, np.int32)
-        in_cache = self.length - self._last.begin
-        return np.array([*self._last.text_ids[in_cache:], self.prompter.tokens.eos.id], np.int32)
-
-    def _take(self, drawn: Iterator[Ids], limit: int, turn: _Turn, cancel: threading.Event | None) -> Iterator[int]:
-        """Yields drawn ids up to the end token, which is not yielded, or `limit`, and keeps them in `turn`."""
-        start = time.perf_counter()
-        while len(turn.text_ids) < limit:
-            self._check_open()
-            if turn is not self._last:
-                raise JanusError("this answer ended when the next turn began; read it before you go on")
-            _check(cancel, len(turn.text_ids))
-            token = int(next(drawn)[0])
-            if token == self.prompter.tokens.eos.id:
-                turn.stop = "eos"
-                break
-            turn.text_ids.append(token)
-            turn.timings["steps"] = (time.perf_counter() - start) * 1e3
-            yield token
-        else:
-            turn.stop = "length"
+        return np.array([*self._last.text_ids[self._last.cached - self._last.begin :], self._asker.prompter.tokens.eos.id], np.int32)
 
 
-def _check(cancel: threading.Event | None, num_tokens: int) -> None:
+def _free(scheduler: Scheduler, place: Place) -> None:
+    """A conversation is over, closed or forgotten."""
+
+    def release() -> None:
+        lanes = scheduler.find(place.kind)
+        if isinstance(lanes, TokenLanes):
+            for row in place.rows:
+                lanes.release(row)
+
+    scheduler.soon(release)
+
+
+def _check(cancel: threading.Event | None, turn: _Turn) -> None:
     if cancel is not None and cancel.is_set():
-        raise Cancelled(f"cancelled after {num_tokens} tokens")
+        raise Cancelled(f"cancelled after {len(turn.text_ids)} tokens")

@@ -63,6 +63,22 @@ class Cancelled(JanusError):
     code = "cancelled"
 
 
+class DeadlineExceeded(JanusError):
+    """A request was not done within the time that it was given."""
+
+    code = "deadline"
+
+
+class Busy(JanusError):
+    """As many requests wait already as may. `retry_after_s`: a guess at when there is room."""
+
+    code = "busy"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 def is_out_of_memory(reason: str) -> bool:
     """Whether a library's error says that it got no memory, in the words that libraries have for it."""
     return any(words in reason.lower() for words in ("out of memory", "outofmemory", "out_of_memory", "allocate memory"))

@@ -14,15 +14,20 @@ from .backends import Backend, BackendName, open_backend
 from .bundle.bundle import NANO, Bundle
 from .bundle.manifest import TOKENIZER, Manifest, Task
 from .bundle.plans import built_for
-from .chat import Answer, Chat
+from .chat import Answer, Asker, Chat
 from .checks.latency import Timing, stages, time_stages
 from .checks.verify import Check, verify_goldens
 from .decoding.engines import Engines
-from .drawing.pipeline import ImagePipeline
+from .decoding.handle import Handle, Post
+from .decoding.scheduler import Limits, Scheduler, Status
+from .drawing.drawer import Drawer
+from .drawing.drawing import Drawing, pictures
+from .drawing.flow import FlowDrawer
 from .drawing.request import DrawRequest, DrawSettings, GeneratedImage, OnStep
+from .drawing.tokens import TokenDrawer
 from .errors import BackendError, BundleError
 from .pictures.image import Picture, as_pictures, open_image, preprocess
-from .prompt import Prompter
+from .prompt import Message, Prompter
 from .sampling.noise import check_seed
 from .sampling.sampler import Floats, Sampler
 
@@ -48,14 +53,18 @@ def _collect(stream: Callable[P, Iterator[GeneratedImage]]) -> Callable[P, list[
 
 
 class Janus:
-    """One model on one backend. Methods may be called from several threads; each call has a cache of its own.
+    """One model on one backend. Methods may be called from several threads; their calls share the steps of the decoder.
 
     A fork does not copy the threads of a backend: in a forked process a model of the parent raises JanusError. Load it there.
     """
 
-    def __init__(self, engines: Engines, prompter: Prompter) -> None:
+    def __init__(self, engines: Engines, prompter: Prompter, limits: Limits = Limits()) -> None:  # noqa: B008, it is frozen
         self._engines = engines
         self._prompter = prompter
+        self._scheduler = Scheduler(engines, limits)
+        flow = engines.manifest.flow
+        self._drawer: Drawer = FlowDrawer(engines, prompter.replaced) if flow else TokenDrawer(engines, prompter, limits.retained_bytes)
+        self._asker = Asker(engines, prompter, self._scheduler)
 
     @property
     def manifest(self) -> Manifest:
@@ -130,9 +139,101 @@ class Janus:
             image_weight=image_weight,
         )
         request = DrawRequest(prompts, n, check_seed(seed, n), batch_size, settings, pixels)
-        return ImagePipeline(self._engines, self._prompter).stream(request, on_step, cancel)
+        drawing = Drawing(self._engines, self._drawer, self._prompter, request, progress=on_step is not None or cancel is not None)
+        return self._pictures(drawing, on_step, cancel)
 
     generate = _collect(stream)
+
+    def _pictures(self, drawing: Drawing, on_step: OnStep | None, cancel: threading.Event | None) -> Generator[GeneratedImage, None, None]:
+        self._scheduler.submit(drawing)
+        yield from pictures(drawing, on_step, cancel)
+
+    def submit_drawing(
+        self,
+        prompt: str,
+        n: int = 1,
+        *,
+        post: Post,
+        seed: int = 0,
+        cfg_weight: float | None = None,
+        temperature: float | None = None,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        steps: int | None = None,
+        image: Picture | None = None,
+        image_weight: float | None = None,
+        partial_images: int = 0,
+        progress: bool = False,
+        deadline_s: float | None = None,
+    ) -> Handle:
+        """Draws as `stream` does, for a caller who does not wait: events go to `post`, in order, from threads of the model, which they hold
+        up. `partial_images` times on the way each picture is shown as it is then; `progress` reports steps; after `deadline_s` seconds
+        the request fails.
+
+        Takes and raises at once what `stream` does, and Busy where too many requests wait.
+        """
+        self._require("generation")
+        pixels = None if image is None else self._pixels_to_draw_from(image, True)
+        settings = DrawSettings.make(
+            self.manifest,
+            pixels,
+            cfg_weight=cfg_weight,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            steps=steps,
+            image_weight=image_weight,
+        )
+        if n < 1:
+            raise ValueError(f"n is {n}; expected 1 or more")
+        request = DrawRequest([prompt], n, check_seed(seed, n), n, settings, pixels)
+        drawing = Drawing(
+            self._engines,
+            self._drawer,
+            self._prompter,
+            request,
+            post=post,
+            deadline_s=deadline_s,
+            progress=progress,
+            partial_images=partial_images,
+            show_beside=self._scheduler.show_beside,
+        )
+        self._scheduler.submit(drawing)
+        return drawing.handle
+
+    def submit_answer(
+        self,
+        messages: Sequence[Message],
+        *,
+        post: Post,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        deadline_s: float | None = None,
+    ) -> Handle:
+        """Answers the last message of a whole conversation, for a caller who does not wait: see `submit_drawing`. What it shares with
+        earlier requests from its start on, pictures included, is not computed again while its keys are there.
+
+        Raises PromptError, ImageError, ValueError, ConversationFull and Busy at once.
+        """
+        self._require("understanding")
+        request = self._asker.ask(
+            self._prompter.conversation(messages),
+            [image for message in messages for image in message.images],
+            max_tokens=max_tokens,
+            sampler=Sampler(temperature, top_k, top_p),
+            seed=seed,
+            post=post,
+            deadline_s=deadline_s,
+        )
+        self._scheduler.submit(request)
+        return request.handle
+
+    def status(self) -> Status:
+        """How many requests run and wait, what they use, and what was computed so far."""
+        return self._scheduler.status()
 
     def _default_batch_size(self) -> int:
         limits = self._engines.backend.limits
@@ -170,20 +271,15 @@ class Janus:
         if not pictures:
             raise ValueError("describe got no picture; expected at least one")
         self._require("understanding")
-        chat = Chat(self._engines, self._prompter, self.manifest.language_model.max_length, single=True)
-        try:
-            return chat.say(
-                question,
-                pictures,
-                exif_orientation=exif_orientation,
-                max_tokens=max_tokens,
-                sampler=Sampler(temperature, top_k, top_p),
-                seed=seed,
-                cancel=cancel,
-            )
-        except BaseException:
-            chat.close()
-            raise
+        request = self._asker.ask(
+            self._prompter.question(question, len(pictures)),
+            pictures,
+            exif_orientation=exif_orientation,
+            max_tokens=max_tokens,
+            sampler=Sampler(temperature, top_k, top_p),
+            seed=seed,
+        )
+        return self._asker.answer(request, 0, cancel)[1]
 
     def chat(self, max_length: int | None = None) -> Chat:
         """A conversation with a cache for `max_length` tokens, pictures and answers included (default: the model's limit)."""
@@ -192,7 +288,7 @@ class Janus:
         length = limit if max_length is None else max_length
         if not 1 < length <= limit:
             raise ValueError(f"max_length is {length}; expected 2 to {limit}")
-        return Chat(self._engines, self._prompter, length)
+        return Chat(self._asker, length)
 
     def verify_hashes(self) -> Iterator[str]:
         """Yields each file's name once its hash was found right. Raises BundleError at the first that is not."""
@@ -213,6 +309,8 @@ class Janus:
         return time_stages(list(stages(self._engines, rows)), runs=1000, seconds=seconds)
 
     def close(self) -> None:
+        """Ends every request and frees everything."""
+        self._scheduler.close()
         self._engines.close()
 
     def __enter__(self) -> "Janus":
@@ -222,20 +320,32 @@ class Janus:
         self.close()
 
 
-def load(path: str | Path = NANO, backend: BackendName = "auto") -> Janus:
+def load(
+    path: str | Path = NANO,
+    backend: BackendName = "auto",
+    *,
+    max_rows: int | None = None,
+    memory_bytes: int | None = None,
+    max_queue: int | None = None,
+) -> Janus:
     """Opens a bundle, by default janus-nano, which is built in. Graphs are read when first used.
 
-    Raises BundleError if the folder is not a whole bundle, BackendError if the backend cannot run here.
+    What runs at once is limited where `max_rows` of the decoder (a picture takes two under guidance, an answer one) or `memory_bytes` of
+    its cache are given: more waits, up to `max_queue` requests. Raises BundleError if the folder is not a whole bundle, BackendError if
+    the backend cannot run here, ValueError on limits below 1.
     """
+    for name, value in (("max_rows", max_rows), ("memory_bytes", memory_bytes), ("max_queue", max_queue)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; expected 1 or more")
     bundle = Bundle.open(path)
     opened = open_backend(backend, bundle)
     if advice := opened.advice(bundle):
         _log.warning(advice)
-    return janus_over(bundle, opened)
+    return janus_over(bundle, opened, Limits(max_rows, memory_bytes, max_queue))
 
 
-def janus_over(bundle: Bundle, backend: Backend) -> Janus:
+def janus_over(bundle: Bundle, backend: Backend, limits: Limits = Limits()) -> Janus:  # noqa: B008, it is frozen
     """An open bundle on an open backend. Raises BundleError if its tokenizer is not a whole one."""
     with bundle.unchanged(TOKENIZER):
         prompter = Prompter(bundle.manifest, bundle.path / TOKENIZER)
-    return Janus(Engines(bundle, backend), prompter)
+    return Janus(Engines(bundle, backend), prompter, limits)

@@ -4,11 +4,14 @@ Rules are the original `VLChatProcessor`'s. Letters: T ids of one prompt, D hidd
 """
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tokenizers import Tokenizer as _Tokenizer
 from tokenizers import __version__ as tokenizers_version
 from tokenizers.decoders import DecodeStream
@@ -43,6 +46,35 @@ def explain_unreadable(path: Path, error: Exception, remedy: str) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation. A user's pictures come before the text, in order."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    images: tuple[Image.Image, ...] = ()
+
+
+class TextStream:
+    """Text of ids as they come, never a part of a character. What `feed` and `end` give joins to the text of all ids."""
+
+    def __init__(self, tokenizer: _Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._text = ""
+
+    def feed(self, token: int) -> str:
+        self._ids.append(token)
+        text: str = self._stream.step(self._tokenizer, token) or ""
+        self._text += text
+        return text
+
+    def end(self) -> str:
+        whole: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        return whole[len(self._text) :]
+
+
 class Prompter:
     """Builds ids for one model: its tokenizer, special tokens and template, all from the bundle."""
 
@@ -75,18 +107,8 @@ class Prompter:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def decode_stream(self, ids: Iterator[int]) -> Generator[str, None, None]:
-        """Yields text as ids arrive, never a part of a character; the pieces join to `decode(all ids)`."""
-        stream = DecodeStream(skip_special_tokens=True)
-        seen: list[int] = []
-        text = ""
-        for token in ids:
-            seen.append(token)
-            if piece := stream.step(self._tokenizer, token):
-                text += piece
-                yield piece
-        if rest := self.decode(seen)[len(text) :]:
-            yield rest
+    def text_stream(self) -> "TextStream":
+        return TextStream(self._tokenizer)
 
     def image_string(self, text: str, from_image: bool = False) -> str:
         """The prompt that draws: no system text, begin-of-image directly after the last colon.
@@ -128,6 +150,32 @@ class Prompter:
         """Ids [T] of one user turn with every placeholder expanded; BOS and system text on the first only."""
         ids = self.encode(self.question_string(text, num_images, first))
         return self.expand([self.tokens.bos.id, *ids] if first else ids)
+
+    def conversation(self, messages: Sequence["Message"]) -> Ids:
+        """Ids [T] of a whole conversation, every picture expanded: a system message or none, then user and assistant in turn, the user
+        last. Raises PromptError."""
+        system, turns = self.template.system, list(messages)
+        if turns and turns[0].role == "system":
+            system = self._user_text(turns.pop(0).text)
+        wanted = ["assistant" if index % 2 else "user" for index in range(len(turns))]
+        if not len(turns) % 2 or [turn.role for turn in turns] != wanted:
+            raise PromptError(
+                f"got messages of {', '.join(message.role for message in messages) or 'nobody'}; expected a system message or none, then "
+                "user and assistant in turn, with the user's last"
+            )
+        if any(message.images for message in messages if message.role != "user"):
+            raise PromptError("got a picture in a message that is not the user's; expected pictures in user messages only")
+        roles = {"user": self.template.user, "assistant": self.template.assistant}
+        lines = [
+            (roles[turn.role], (self.tokens.image_placeholder.text + "\n") * len(turn.images) + self._user_text(turn.text))
+            for turn in turns
+        ]
+        return self.expand([self.tokens.bos.id, *self.encode(render(self.template, [*lines, (self.template.assistant, "")], system))])
+
+    def picture_places(self, ids: Ids) -> list[int]:
+        """Where each picture's features begin in an expanded prompt."""
+        places: list[int] = np.flatnonzero(np.isin(ids, self.replaced))[:: self.manifest.image_input.num_tokens].tolist()
+        return places
 
     def expand(self, ids: Sequence[int]) -> Ids:
         """Each placeholder id -> begin, as many placeholders as a picture has tokens, end."""

@@ -52,8 +52,8 @@ print([name for name in sys.modules if name.startswith("janus_runtime") and ("de
     assert done.stdout.strip() == "[]"
 
 
-def test_a_step_lies_six_calls_below_its_command(tmp_path):
-    """From the function of `janus-rt generate` to the engine, which CONTRIBUTING names."""
+def test_a_step_lies_eight_calls_below_its_thread(tmp_path):
+    """From the scheduler's loop to the engine, which CONTRIBUTING names."""
     code = """
 import sys, traceback
 from janus_runtime.backends.ort_cpu import OrtBinding
@@ -67,9 +67,9 @@ OrtBinding.run = look
 try:
     main(sys.argv[1:])
 finally:
-    print(*calls[calls.index("generate") + 1 :], "run")
+    print(*calls[calls.index("_run") + 1 :], "run")
 """
     command = [sys.executable, "-c", code, "generate", "a red circle", "-n", "1", "--quiet", "--out", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     calls = done.stdout.splitlines()[-1].split()
-    assert calls == ["_draw", "stream", "draw", "step", "_step", "run"]
+    assert calls == ["_step", "advance", "_step", "_draw", "draw", "step", "_step", "run"]

@@ -26,7 +26,6 @@ from janus_runtime.decoding.device_loop import LoopEngines, LoopPool
 from janus_runtime.decoding.device_session import DeviceSession
 from janus_runtime.decoding.engines import ENDS, Engines
 from janus_runtime.sampling.guidance import Pairs
-from janus_runtime.sampling.noise import Noise
 from janus_runtime.sampling.sampler import Sampler
 from testing.fake_cuda import FakeCuda, FakeStream
 
@@ -111,7 +110,7 @@ def _step(limits: DecoderLimits, engines: Engines, rows: int) -> float:
     with DeviceSession(limits, graphs, LoopPool(), rows, _PROMPT + STEPS) as session:
         session.lengths[:] = _PROMPT
         num_ids = int(head.spec.outputs["logits"].shape[-1])
-        drawn = session.draw(np.zeros((rows, num_ids), np.float32), STEPS, Sampler(), Noise([0] * (rows // 2), num_ids), Pairs(5.0))
+        drawn = draw(session, np.zeros((rows, num_ids), np.float32), STEPS, Sampler(), [0] * (rows // 2), Pairs(5.0))
         for _ in range(_RECORDED):
             next(drawn)
         start = time.perf_counter()

@@ -24,9 +24,8 @@ from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import JanusError
 from janus_runtime.janus import Janus
 from janus_runtime.sampling.guidance import Pairs, Plain
-from janus_runtime.sampling.noise import Noise
 from janus_runtime.sampling.sampler import Sampler
-from testing.sessions import prefill
+from testing.sessions import draw, prefill
 
 _PROMPT = "a red circle left of the blue square"
 _ANSWER_TOKENS = 64
@@ -75,27 +74,26 @@ def image_steps(engines: Engines, rows: int, repeats: int) -> list[list[float]]:
         raise JanusError(f"{rows} rows were asked for, the plans have {', '.join(map(str, built))}; build them with --rows {rows}")
     session = open_session(engines, "image", rows, PROMPT_TOKENS + output.num_tokens)
     prompt = [engines.embed_text(np.random.default_rng(1).integers(0, vocabulary, PROMPT_TOKENS, dtype=np.int32))] * rows
-    noise, weight = Noise(list(range(rows // 2)), output.num_ids), engines.manifest.defaults.cfg_weight
+    weight = engines.manifest.defaults.cfg_weight
     times = []
     for _ in range(1 + repeats):
         for row in range(rows):
             session.truncate(row)
         logits = prefill(session, prompt, "image")
-        times.append([time.perf_counter() for _ in session.draw(logits, output.num_tokens, Sampler(), noise, Pairs(weight))])
+        times.append([time.perf_counter() for _ in draw(session, logits, output.num_tokens, Sampler(), range(rows // 2), Pairs(weight))])
     session.close()
     return times[1:]
 
 
 def text_step_ms(engines: Engines, length: int, repeats: int) -> float:
     """A step of an answer after `length` tokens, of real draws of one row."""
-    model = engines.manifest.language_model
     session = open_session(engines, "text", 1, length + _ANSWER_TOKENS)
     count = min(_ANSWER_TOKENS, session.max_length - length)
     prompt = [engines.embed_text(np.zeros(length, np.int32))]
     spent = []
     for _ in range(1 + repeats):
         session.truncate(0)
-        drawn = session.draw(prefill(session, prompt, "text"), count, Sampler(0), Noise([0], model.vocab_size), Plain())
+        drawn = draw(session, prefill(session, prompt, "text"), count, Sampler(0), [0], Plain())
         times = [time.perf_counter() for _ in drawn]
         # The last is a draw alone, with no step behind it.
         spent.append((times[-2] - times[0]) / (len(times) - 2))
@@ -188,7 +186,7 @@ def main(bundle: str, backend: str, rows: int, repeats: int, seconds: float, cop
         with open_janus(bundle, backend) as janus:
             device = device_of(janus)
             before = free_gb(device)
-            janus._engines.prepare("image", "text_embed", "image_decoder")
+            janus._engines.open(*janus._engines.graphs_of("image"), "text_embed", "image_decoder")
             load_s, loaded = time.perf_counter() - start, free_gb(device)
             report = {
                 "question": "steps, stages, pictures and memory on a GPU",

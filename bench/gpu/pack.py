@@ -125,7 +125,8 @@ def main(out: Path, parts: tuple[Path, ...], tiny: bool, debug: bool) -> None:
         shutil.rmtree(always, ignore_errors=True)
         run_module("pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", str(always), _PACKAGE)
         run_module("bench.gpu.parity", "record", str(NANO), "--backend", "cpu", "--out", str(always / RECORD))
-        paths = {part.name: part for part in parts} | {name: out / name for name in _BUNDLES}
+        # Bundles first: what needs no library beside them, or a small one, does not wait for the parts of a large one.
+        paths = {name: out / name for name in _BUNDLES} | {part.name: part for part in parts}
         names = [part.name for part in parts]
         last = {_set_of(name): name for name in names}
         tracked = travelling_bytes()

@@ -24,8 +24,8 @@ from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import Cancelled, JanusError, NumericalError
 from janus_runtime.janus import Janus, janus_over
 from janus_runtime.sampling.guidance import Pairs
-from janus_runtime.sampling.noise import Noise
 from janus_runtime.sampling.sampler import Sampler
+from testing.sessions import draw
 
 _PROMPTS = ("a red circle", "two small green crosses on black")
 _SEEDS = 10
@@ -170,9 +170,9 @@ def spread_nan(janus: Janus) -> None:
         good, bad = session.prefill([whole, whole * np.nan], [0, 1], "image")
         if isinstance(good, NumericalError) or not isinstance(bad, NumericalError):
             raise JanusError("NaN in the prompt of one row is not the error of that row alone")
-        logits, noise = np.full((2, len(good)), np.nan, np.float32), Noise([0], len(good))
+        logits = np.full((2, len(good)), np.nan, np.float32)
         with contextlib.suppress(NumericalError):
-            next(session.draw(logits, 3, Sampler(), noise, Pairs(5.0)))
+            next(draw(session, logits, 3, Sampler(), [0], Pairs(5.0)))
             raise JanusError("a draw from logits of NaN was not an error")
 
 

@@ -4,6 +4,7 @@ A step is noise, draw, decoder, head: what was drawn goes back in without the ho
 n drawn ids a step (R without guidance, else R / 2).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakSet
@@ -11,7 +12,9 @@ from weakref import WeakSet
 import numpy as np
 
 from ..errors import BackendError
-from ..sampling.sampler import Floats, Ids, Sampler
+from ..sampling.draw import Draw
+from ..sampling.guidance import Pairs
+from ..sampling.sampler import Floats, Ids
 from .device import DecoderLimits, DeviceArray, DeviceEngine, Replay
 from .engine import Engine
 from .kv_cache import CACHES, Cache, upload_new
@@ -114,20 +117,28 @@ class Loop:
         if replay := self._replays.pop(length, None):
             replay.close()
 
-    def set(self, logits: Floats, seeds: list[int], sampler: Sampler, cfg_weight: float) -> None:
-        """What the next draw starts from: logits [R or fewer, V], a seed for each of n pictures or answers, or fewer."""
+    def set(self, logits: Mapping[int, Floats], draws: Mapping[int, Draw]) -> None:
+        """What the next draw starts from: logits [V] of each row that takes part, and how each picture or answer, by its place among n,
+        draws."""
+        (n,) = self.ids.shape
         padded = np.zeros(self.logits.shape, np.float32)
-        padded[: len(logits)] = logits
-        keys = np.zeros(self.seeds.shape, np.uint64)
-        keys[: len(seeds)] = seeds
-        n = len(keys)
+        seeds, numbers, sampling = np.zeros(n, np.uint64), np.zeros(n, np.int32), np.zeros((n, 3), np.float64)
+        temperatures, weights = np.ones(n, np.float32), np.zeros(n, np.float32)
+        for row, found in logits.items():
+            padded[row] = found
+        for index, draw in draws.items():
+            sampler, guidance = draw.sampler, draw.guidance
+            seeds[index], numbers[index] = draw.seed, draw.first
+            sampling[index] = sampler.greedy, sampler.top_k, sampler.top_p
+            temperatures[index] = 1.0 if sampler.greedy else sampler.temperature
+            weights[index] = guidance.cfg_weight if isinstance(guidance, Pairs) else 0.0
         for values, target in (
             (padded, self.logits),
-            (keys, self.seeds),
-            (np.zeros(n, np.int32), self.number),
-            (np.tile(np.array([sampler.greedy, sampler.top_k, sampler.top_p], np.float64), (n, 1)), self.sampling),
-            (np.full(n, 1.0 if sampler.greedy else sampler.temperature, np.float32), self.temperature),
-            (np.full(n, cfg_weight, np.float32), self.cfg_weight),
+            (seeds, self.seeds),
+            (numbers, self.number),
+            (sampling, self.sampling),
+            (temperatures, self.temperature),
+            (weights, self.cfg_weight),
         ):
             self.limits.device.upload(values, target)
         self.limits.device.clear(self.bad)

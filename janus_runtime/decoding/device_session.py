@@ -13,14 +13,13 @@ from functools import partial
 import numpy as np
 
 from ..errors import BackendError, NumericalError
-from ..sampling.guidance import Guidance, Pairs
-from ..sampling.noise import Noise
-from ..sampling.sampler import Floats, Ids, Sampler
+from ..sampling.draw import Draw
+from ..sampling.sampler import Floats, Ids
 from .device import DecoderLimits, Event
 from .device_loop import LoopEngines, LoopPool
 from .engine import Modality, numerical_error
-from .kv_cache import Cache, smallest_holding, upload_new
-from .session import Embeds, RowLogits, RowTable, split_rows
+from .kv_cache import CACHES, Cache, smallest_holding, upload_new
+from .session import Drawn, Embeds, RowLogits, RowTable, split_rows
 
 # Steps are queued this far ahead: the device never waits for the host, and a draw that is cancelled is over in as long.
 _AHEAD_SECONDS = 0.05
@@ -32,6 +31,8 @@ class DeviceSession(RowTable):
 
     `lengths` on the host is the truth: what the device counts while it draws is made anew from it before each call.
     """
+
+    uniform = True
 
     def __init__(self, limits: DecoderLimits, engines: LoopEngines, pool: LoopPool, rows: int, max_length: int) -> None:
         built = rows if limits.rows is None else smallest_holding(limits.rows, rows)
@@ -105,17 +106,18 @@ class DeviceSession(RowTable):
             self._loop.decode(self._cache)
             return self._device.download(self._loop.hidden)[rows]
 
-    def draw(self, logits: Floats, limit: int, sampler: Sampler, noise: Noise, guidance: Guidance) -> Iterator[Ids]:
+    def draw(self, logits: Sequence[Floats], rows: Sequence[int], draws: Sequence[Draw], limit: int) -> Iterator[list[Drawn]]:
         self.check_open()
-        loop, start, busy = self._loop, self._built_lengths(), (self._built_lengths() > 0).astype(np.int32)
-        each = 2 if loop.guided else 1
-        if guidance.rows != each:
-            raise ValueError(f"got {guidance.rows} rows a draw; {self._modality} draws on a device take {each}")
-        if start.max() + limit - 1 > self.max_length:
+        loop, start = self._loop, self._built_lengths()
+        busy = np.zeros(loop.rows, np.int32)
+        busy[list(rows)] = 1
+        places = self._places(rows, draws)
+        if start[list(rows)].max() + limit - 1 > self.max_length:
             raise ValueError(f"got {limit} draws after {start.max()} tokens; expected {self.max_length} tokens at most")
         with self._device.lock:
             self._load(start, busy)
-            loop.set(logits, noise.seeds, sampler, guidance.cfg_weight if isinstance(guidance, Pairs) else 0.0)
+            loop.set(dict(zip(rows, logits, strict=True)), dict(zip(places, draws, strict=True)))
+        firsts = np.array([draw.first for draw in draws])
         queued: deque[Event] = deque()
         began, (least, most) = time.perf_counter(), _AHEAD_STEPS
         ahead = least
@@ -128,24 +130,53 @@ class DeviceSession(RowTable):
                     queued.extend(self._limits.run(partial(self._queue, start, busy, steps, limit)))
             queued.popleft().wait()
             ahead = min(max(math.ceil(_AHEAD_SECONDS * (step + 1) / (time.perf_counter() - began)), least), most)
-            # The number of the first draw whose logits were NaN or Inf, from 1; later ones may never be asked for.
-            if loop.host_bad.any() and ((loop.host_bad > 0) & (loop.host_bad <= step + 1)).any():
-                self._forget()
-                raise numerical_error(self.head.name, f" after {self.lengths.max()} tokens")
+            drawn: list[Drawn] = loop.host_log[firsts + step, places].tolist()
+            failed = self._failed(rows, firsts + step + 1)
             if step:
                 self.lengths += busy[: self.rows]
-            yield loop.host_log[step, : len(noise.seeds)].copy()
+                self.lengths[[row for row, wrong in zip(rows, np.repeat(failed, len(rows) // len(draws)), strict=True) if wrong]] -= 1
+            if any(failed):
+                self._forget()
+                error = numerical_error(self.head.name, f" after {self.lengths.max()} tokens")
+                yield [error if wrong else id for wrong, id in zip(failed, drawn, strict=True)]
+                return
+            yield drawn
 
-    def copy(self, source: int, target: int) -> None:
-        self.check_row(source)
-        self.check_row(target)
+    def _failed(self, rows: Sequence[int], numbers: Ids) -> list[bool]:
+        """Whether each draw of these rows met NaN or Inf by its draw of this number, from 1; later ones may never be asked for."""
+        if not self._loop.host_bad.any():
+            return [False] * len(numbers)
+        # Of each row, the number of the first such draw.
+        bad = self._loop.host_bad[list(rows)].reshape(len(numbers), -1)
+        return [bool(wrong.any()) for wrong in (bad > 0) & (bad <= numbers[:, None])]
+
+    def _places(self, rows: Sequence[int], draws: Sequence[Draw]) -> list[int]:
+        """Where the loop has each of these draws."""
+        each = 2 if self._loop.guided else 1
+        if others := [draw.guidance.rows for draw in draws if draw.guidance.rows != each]:
+            raise ValueError(f"got {others[0]} rows a draw; {self._modality} draws on a device take {each}")
+        places = [row // each for row in rows[::each]]
+        if list(rows) != [place * each + i for place in places for i in range(each)]:
+            raise ValueError(f"got rows {list(rows)}; expected those of each draw to be neighbours from a multiple of {each} on")
+        return places
+
+    def copy(self, source: int, target: int, length: int | None = None) -> None:
+        copied = self.check_copy(source, target, length)
         with self._device.lock:
             self._cache.copy(source, target)
-        self.lengths[target] = self.lengths[source]
+        self.lengths[target] = copied
 
     def truncate(self, row: int, length: int = 0) -> None:
         self.check_truncate(row, length)
         self.lengths[row] = length
+
+    def row_bytes(self, length: int) -> int:
+        spec = self.language_model.spec
+        assert spec.flavour is not None and spec.cache is not None
+        return CACHES[spec.flavour].count(spec, 1, length) * np.dtype(spec.cache.dtype).itemsize
+
+    def trim(self) -> None:
+        pass  # A loop keeps its memory as long as a session has it.
 
     def close(self) -> None:
         """Gives the loop back, for the next session; the pool frees its memory when another needs it."""

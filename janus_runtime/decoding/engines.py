@@ -1,5 +1,6 @@
 """The engines of one bundle on one backend: opened when first used, closed together."""
 
+import hashlib
 import os
 import threading
 import time
@@ -26,6 +27,15 @@ ENDS: dict[Modality, tuple[GraphKind, GraphKind, GraphKind]] = {
 }
 
 
+# Of pictures' features that are kept for the next question: 4.7 MB a photo at Janus-Pro-1B's width.
+_FEATURE_BYTES = 64 * 2**20
+
+
+def digest(pixels: NDArray[Any]) -> bytes:
+    """Which picture this is."""
+    return hashlib.sha256(pixels.tobytes()).digest()
+
+
 class Engines:
     """`engines[name]` is the open engine of graph `name`. Safe to share by threads."""
 
@@ -35,6 +45,8 @@ class Engines:
         self._open: dict[str, Engine] = {}
         self._opening: dict[str, threading.Lock] = {}
         self._loops: LoopPool | None = None
+        # By the digest of a picture's pixels, the least recently used first.
+        self._features: dict[bytes, NDArray[Any]] = {}
         self._closed = False
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -44,8 +56,7 @@ class Engines:
         return self.bundle.manifest
 
     def __getitem__(self, name: str) -> Engine:
-        if self._is_forked:
-            raise JanusError("this model was loaded before the process was forked; load it in the process that uses it")
+        self.check_usable()
         with self._lock:
             self._check_open()
             if name in self._open:
@@ -64,9 +75,14 @@ class Engines:
             return engine
 
     @property
-    def _is_forked(self) -> bool:
+    def is_forked(self) -> bool:
         """A fork copies the memory of a backend but not its threads: whatever waits for them, or for our lock, never ends."""
         return os.getpid() != self._pid
+
+    def check_usable(self) -> None:
+        """Raises JanusError in a forked process."""
+        if self.is_forked:
+            raise JanusError("this model was loaded before the process was forked; load it in the process that uses it")
 
     def _check_open(self) -> None:
         if self._closed:
@@ -80,10 +96,14 @@ class Engines:
     def _language_model(self) -> str:
         return graph_name("language_model", self.backend.flavour)
 
-    def prepare(self, modality: Modality, *names: str) -> float:
-        """Opens what a session of this modality needs, and these graphs, now -> ms it took; next to nothing where they are open."""
+    def graphs_of(self, modality: Modality) -> tuple[str, ...]:
+        """What rows of this modality need."""
         embed, head, draw = ENDS[modality]
-        return self.open(embed, head, *([draw] if self.backend.limits else []), *names, self._language_model)
+        return (embed, head, *([draw] if self.backend.limits else []), self._language_model)
+
+    def are_open(self, *names: str) -> bool:
+        with self._lock:
+            return all(name in self._open for name in names)
 
     def open(self, *names: str) -> float:
         """Opens these graphs now -> ms it took."""
@@ -117,19 +137,31 @@ class Engines:
         return rows
 
     def encode_image(self, pixels: NDArray[np.float32]) -> NDArray[Any]:
-        """Pixels [3, size, size] -> features [tokens, D]. Raises NumericalError if one is NaN or Inf: an int8 cache would hide it."""
+        """Pixels [3, size, size] -> features [tokens, D]; those of pictures seen lately are kept. Raises NumericalError if one is NaN or
+        Inf: an int8 cache would hide it."""
+        key = digest(pixels)
+        with self._lock:
+            if (kept := self._features.pop(key, None)) is not None:
+                self._features[key] = kept
+                return kept
         features: NDArray[Any] = self["vision_encoder"].run({"pixels": pixels[None]})["embeds"][0]
         check_finite("vision_encoder", features)
+        features.flags.writeable = False
+        with self._lock:
+            self._features[key] = features
+            while sum(each.nbytes for each in self._features.values()) > _FEATURE_BYTES:
+                del self._features[next(iter(self._features))]
         return features
 
     def close(self) -> None:
         """Closes everything, whatever fails meanwhile, and then raises the first error. In a forked process it does nothing."""
-        if self._is_forked:
+        if self.is_forked:
             return
         with self._lock:
             self._closed = True
             closing: list[Any] = [*([self._loops] if self._loops else []), *self._open.values(), self.backend]
             self._open.clear()
+            self._features.clear()
         errors = []
         for each in closing:
             try:

@@ -3,33 +3,31 @@
 Letters: R rows, L filled rows, k rows of one call, S new tokens, P places of the cache, D hidden size, V ids.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
 
 from ..errors import NumericalError
-from ..sampling.guidance import Guidance
-from ..sampling.noise import Noise
-from ..sampling.sampler import Floats, Ids, Sampler
+from ..sampling.draw import Draw, draw_ids
+from ..sampling.sampler import Floats, Ids
 from .engine import Array, Binding, HostEngine, Modality
 from .engines import Engines
-from .session import Embeds, RowLogits, RowTable, split_rows, stack_rows
-
-# Tokens of a prompt that one call takes over an int8 cache, where attention computes a whole chunk against all of its keys, those to come
-# included: 616 tokens take 7 % less than in one call (bench/NOTES.md, 8).
-_CHUNK = 256
+from .host_memory import HostMemory
+from .session import Drawn, Embeds, RowLogits, RowTable, errors_of_draws, next_cut, split_rows
 
 
 class HostSession(RowTable):
-    """The cache is [R, heads, P, head size] a layer and part, bound as input and output of every call: a call never copies it.
+    """The cache is [slots, heads, P, head size] a layer and part, bound as input and output of every call: a call never copies it.
 
-    Filled rows lie packed in its first L slots, so that free ones cost nothing. `capacity` P is `max_length` from the start, or, if the
-    session `grows`, what the longest row holds and half as much again.
+    It has room for `max_length` P tokens in each slot, which takes memory only where a token was written (`HostMemory`). Filled rows lie
+    packed in the first L slots, those of a step before the others: a call takes neighbours.
     """
 
-    def __init__(self, engines: Engines, rows: int, max_length: int, grows: bool = False) -> None:
+    uniform = False
+
+    def __init__(self, engines: Engines, rows: int, max_length: int) -> None:
         super().__init__(rows, max_length)
         self._engines = engines
         language_model = cast(HostEngine, engines.language_model)
@@ -38,21 +36,24 @@ class HostSession(RowTable):
         self._names = language_model.spec.cache
         self._cache_dtype = np.dtype(self._names.dtype)
         self._dtype = np.dtype(language_model.spec.inputs["embeds"].dtype)
-        sizes = engines.manifest.language_model
-        self._cache = [np.zeros((rows, sizes.num_heads, 0, sizes.head_size), self._cache_dtype) for _ in self._names.inputs]
-        self._chunk = _CHUNK if self._cache_dtype == np.int8 else max_length
         # The row in each slot, and the other way round.
         self._rows: list[int] = []
         self._slots: dict[int, int] = {}
         # Decoders bound to the slots of a call. A binding takes the addresses of many tensors, so those of steps are kept.
         self._bindings: dict[int, Binding] = {}
-        if not grows:
-            self._allocate(max_length)
+        self._memory = [HostMemory(self._shape(0), self._cache_dtype) for _ in self._names.inputs]
 
     @property
-    def capacity(self) -> int:
-        """Tokens a row that the cache has room for now."""
-        return int(self._cache[0].shape[2])
+    def _cache(self) -> list[Array]:
+        return [memory.array for memory in self._memory]
+
+    def _shape(self, slots: int) -> tuple[int, int, int, int]:
+        sizes = self._engines.manifest.language_model
+        return slots, sizes.num_heads, self.max_length, sizes.head_size
+
+    def row_bytes(self, length: int) -> int:
+        _, heads, _, head_size = self._shape(1)
+        return len(self._names.inputs) * heads * length * head_size * self._cache_dtype.itemsize
 
     def prefill(self, embeds: Sequence[Embeds], rows: Sequence[int], modality: Modality) -> list[RowLogits]:
         before = self.lengths.copy()
@@ -67,47 +68,56 @@ class HostSession(RowTable):
 
     def fill(self, embeds: Sequence[Embeds], rows: Sequence[int]) -> Embeds:
         counts = self.check_prefill(embeds, rows)
-        held = self.lengths[list(rows)]
-        self._make_room(int((held + counts).max()))
-        # ONNX Runtime's operator takes several rows of several tokens only over an empty cache.
-        together = len(rows) > 1 and (not held.any() or (held.all() and counts.max() == 1))
         with self._undone_on_error(rows, self.lengths.copy()):
-            if together:
-                return self._fill_together(embeds, rows, counts)
-            return np.concatenate([self._fill_one(row, each) for row, each in zip(rows, embeds, strict=True)])
+            if counts.max() == 1 and self.lengths[list(rows)].all():
+                hidden = self._step(np.stack(embeds).astype(self._dtype, copy=False), rows)
+                self.lengths[list(rows)] += 1
+                return hidden
+            return np.concatenate([self._fill_row(row, each) for row, each in zip(rows, embeds, strict=True)])
 
     def step(self, ids: Ids, rows: Sequence[int] | None = None) -> list[RowLogits]:
         chosen = self.check_step(ids, rows)
         modalities = [self.modalities[row] for row in chosen]
-        self._make_room(int(self.lengths[chosen].max()) + 1)
         logits = self._predict(self._step(self._embed(ids, modalities), chosen), modalities)
         self.lengths[chosen] += [not isinstance(found, NumericalError) for found in logits]
         return logits
 
-    def draw(self, logits: Floats, limit: int, sampler: Sampler, noise: Noise, guidance: Guidance) -> Iterator[Ids]:
+    def draw(self, logits: Sequence[Floats], rows: Sequence[int], draws: Sequence[Draw], limit: int) -> Iterator[list[Drawn]]:
+        counts = [draw.guidance.rows for draw in draws]
         for step in range(limit):
-            ids = sampler(guidance.mix(logits), None if sampler.greedy else noise(step))
-            yield ids
+            ids = draw_ids(logits, draws, step)
+            yield list(ids)
             if step < limit - 1:
-                logits = stack_rows(self.step(ids.repeat(guidance.rows)))
+                found = self.step(np.repeat(ids, counts).astype(np.int32), rows)
+                if failed := errors_of_draws(found, counts):
+                    yield _draw_others(found, draws, failed, step + 1)
+                    return
+                logits = cast(list[Floats], found)
 
-    def copy(self, source: int, target: int) -> None:
-        self.check_row(source)
-        self.check_row(target)
-        length = int(self.lengths[source])
-        self._set_length(target, length)
-        if length:
-            self._copy_slot(self._slots[source], self._slots[target], length)
+    def copy(self, source: int, target: int, length: int | None = None) -> None:
+        copied = self.check_copy(source, target, length)
+        self._set_length(target, copied)
+        if copied:
+            self._copy_slot(self._slots[source], self._slots[target], copied)
         self.modalities[target] = self.modalities[source]
 
     def truncate(self, row: int, length: int = 0) -> None:
         self.check_truncate(row, length)
         self._set_length(row, length)
 
+    def trim(self) -> None:
+        held = [int(self.lengths[row]) for row in self._rows]
+        for memory in self._memory:
+            slots, heads, places, _ = memory.array.shape
+            for slot, length in enumerate(held):
+                for head in range(heads):
+                    memory.forget((slot * heads + head) * places + length, (slot * heads + head + 1) * places, slots * heads * places)
+            memory.forget(len(held), slots, slots)
+
     def close(self) -> None:
         super().close()
         self._bindings.clear()
-        self._cache = []
+        self._memory = []
         self._rows, self._slots = [], {}
 
     def _embed(self, ids: Ids, modalities: Sequence[Modality]) -> Embeds:
@@ -141,39 +151,45 @@ class HostSession(RowTable):
                 self._set_length(row, int(before[row]))
             raise
 
-    def _fill_together(self, embeds: Sequence[Embeds], rows: Sequence[int], counts: Ids) -> Embeds:
-        """Rows that are all free, or all take one token, in one call -> hidden [k, D]."""
-        if self.lengths[rows[0]]:
-            hidden = self._step(np.stack(embeds).astype(self._dtype, copy=False), rows)
-            self.lengths[list(rows)] += 1
-            return hidden
-        padded = np.zeros((len(embeds), counts.max(), embeds[0].shape[-1]), self._dtype)
-        for index, each in enumerate(embeds):
-            padded[index, : len(each)] = each
-        first = len(self._rows)
-        for row, count in zip(rows, counts, strict=True):
-            self._set_length(row, count)
-        return self._bound(first, len(rows)).run(_inputs(padded, np.zeros(len(rows), np.int32), counts))["hidden"]
-
-    def _fill_one(self, row: int, embeds: Embeds) -> Embeds:
-        """A sequence [T, D] after what the row holds, chunk by chunk -> hidden [1, D] of its last token."""
-        for start in range(0, len(embeds), self._chunk):
-            chunk = embeds[None, start : start + self._chunk].astype(self._dtype, copy=False)
-            before, count = self.lengths[[row]], np.array([chunk.shape[1]], np.int32)
-            self._set_length(row, int(before[0] + count[0]))
-            hidden = self._bound(self._slots[row], 1).run(_inputs(chunk, before, count))["hidden"]
+    def _fill_row(self, row: int, embeds: Embeds) -> Embeds:
+        """A sequence [T, D] after what the row holds, call by call -> hidden [1, D] of its last token."""
+        start = int(self.lengths[row])
+        position, end = start, start + len(embeds)
+        while position < end:
+            cut = next_cut(position, end)
+            chunk = embeds[None, position - start : cut - start].astype(self._dtype, copy=False)
+            before = np.array([position], np.int32)
+            self._set_length(row, cut)
+            hidden = self._bound(self._slots[row], 1).run(_inputs(chunk, before, np.array([cut - position], np.int32)))["hidden"]
+            position = cut
         return hidden
 
     def _step(self, embeds: Embeds, rows: Sequence[int]) -> Embeds:
-        """One token [k, 1, D] for each of these rows, whose lengths stay -> hidden [k, D]. Neighbouring slots share a call."""
-        slots = np.array([self._slots[row] for row in rows])
-        order = slots.argsort()
+        """One token [k, 1, D] for each of these rows, whose lengths stay -> hidden [k, D]."""
+        self._gather(rows)
+        order = np.argsort([self._slots[row] for row in rows])
+        before = self.lengths[[rows[place] for place in order]]
         hidden = np.empty((len(rows), embeds.shape[-1]), self._dtype)
-        for places in np.split(order, np.flatnonzero(np.diff(slots[order]) > 1) + 1):
-            before = self.lengths[[rows[place] for place in places]]
-            inputs = _inputs(embeds[places], before, np.ones(len(places), np.int32))
-            hidden[places] = self._bound(int(slots[places[0]]), len(places)).run(inputs)["hidden"]
+        hidden[order] = self._bound(0, len(rows)).run(_inputs(embeds[order], before, np.ones(len(rows), np.int32)))["hidden"]
         return hidden
+
+    def _gather(self, rows: Sequence[int]) -> None:
+        """Moves these rows to the first slots, for one call to take them."""
+        chosen = set(rows)
+        others = (slot for slot, row in enumerate(self._rows[: len(rows)]) if row not in chosen)
+        for row in rows:
+            if self._slots[row] >= len(rows):
+                self._swap(self._slots[row], next(others))
+
+    def _swap(self, one: int, other: int) -> None:
+        first, second = self._rows[one], self._rows[other]
+        length = int(max(self.lengths[first], self.lengths[second]))
+        for tensor in self._cache:
+            kept = tensor[one, :, :length].copy()
+            tensor[one, :, :length] = tensor[other, :, :length]
+            tensor[other, :, :length] = kept
+        self._rows[one], self._rows[other] = second, first
+        self._slots[first], self._slots[second] = other, one
 
     def _bound(self, slot: int, rows: int) -> Binding:
         """The decoder over the cache of these slots, read and written in place."""
@@ -191,6 +207,7 @@ class HostSession(RowTable):
         """Keeps filled rows in the first slots: a row that becomes filled takes the next one, a row that becomes free gives its slot to
         the last."""
         if length and row not in self._slots:
+            self._make_room(len(self._rows) + 1)
             self._slots[row] = len(self._rows)
             self._rows.append(row)
         elif not length and row in self._slots:
@@ -204,21 +221,17 @@ class HostSession(RowTable):
         for tensor in self._cache:
             tensor[target, :, :length] = tensor[source, :, :length]
 
-    def _make_room(self, length: int) -> None:
-        """Grows the cache where it is shorter than `length`."""
-        if length > self.capacity:
-            self._allocate(min(length + length // 2, self.max_length))
-
-    def _allocate(self, capacity: int) -> None:
-        """Moves the cache to longer arrays, one tensor at a time. Out of memory, it stays as it was: raises MemoryError."""
-        rows, heads, _, head_size = self._cache[0].shape
-        # The system hands out zeroed pages when they are first written, so all of them together cost nothing yet.
-        longer = [np.zeros((rows, heads, capacity, head_size), self._cache_dtype) for _ in self._cache]
+    def _make_room(self, slots: int) -> None:
+        """Doubles the slots where there are too few, one tensor at a time. Out of memory, they stay as they were: raises MemoryError."""
+        if slots <= len(self._memory[0].array):
+            return
+        longer = [HostMemory(self._shape(min(2 * slots, self.rows)), self._cache_dtype) for _ in self._memory]
         self._bindings.clear()  # They hold the old arrays.
-        filled, held = len(self._rows), int(self.lengths.max())
-        for index, tensor in enumerate(longer):
-            tensor[:filled, :, :held] = self._cache[index][:filled, :, :held]
-            self._cache[index] = tensor
+        for index, memory in enumerate(longer):
+            for slot, row in enumerate(self._rows):
+                held = int(self.lengths[row])
+                memory.array[slot, :, :held] = self._memory[index].array[slot, :, :held]
+            self._memory[index] = memory
 
 
 def _inputs(embeds: Embeds, before: Ids, counts: Ids) -> dict[str, Array]:
@@ -231,6 +244,14 @@ def _inputs(embeds: Embeds, before: Ids, counts: Ids) -> dict[str, Array]:
         "seqlens_k": after - 1,
         "total_sequence_length": np.array(after.max(), np.int32),
     }
+
+
+def _draw_others(found: Sequence[RowLogits], draws: Sequence[Draw], failed: Mapping[int, NumericalError], step: int) -> list[Drawn]:
+    """The ids of the draws that did not fail, from rows in the order of all draws, and the errors of the others."""
+    owners = np.repeat(np.arange(len(draws)), [draw.guidance.rows for draw in draws])
+    logits = [cast(Floats, row) for row, owner in zip(found, owners, strict=True) if int(owner) not in failed]
+    ids = iter(draw_ids(logits, [draw for index, draw in enumerate(draws) if index not in failed], step))
+    return [failed[index] if index in failed else next(ids) for index in range(len(draws))]
 
 
 def _by_modality(modalities: Sequence[Modality]) -> list[tuple[Modality, list[int]]]:

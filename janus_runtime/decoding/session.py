@@ -11,15 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import JanusError, NumericalError
-from ..sampling.guidance import Guidance
-from ..sampling.noise import Noise
-from ..sampling.sampler import Floats, Ids, Sampler
+from ..sampling.draw import Draw
+from ..sampling.sampler import Floats, Ids
 from .engine import Array, Modality, numerical_error
 
 Embeds = NDArray[Any]
 Table = TypeVar("Table", bound="RowTable")
 RowLogits = Floats | NumericalError
 """Logits [V] of one row, or the error of a row whose numbers were NaN or Inf."""
+Drawn = int | NumericalError
+"""What one draw gave: an id, or the error of its rows."""
+
+# Tokens of a prompt that one call takes on the host, counted from its row's start: attention rounds by what a call holds, over an int8
+# cache visibly, so that a prompt is cut at the same places whoever else is there and wherever its computing began. A photo and a question
+# take no longer than in one call (bench/NOTES.md, 18).
+GRID = 32
+
+
+def next_cut(position: int, end: int) -> int:
+    """Where the call ends that computes a row from `position` on."""
+    return min((position // GRID + 1) * GRID, end)
 
 
 class Session(Protocol):
@@ -29,6 +40,11 @@ class Session(Protocol):
     length stays, and the others go on. Any other failure raises and leaves every length as it was. Raises ValueError on rows, counts
     and lengths that do not fit, JanusError once closed. Use it in `with`, or call `close`.
     """
+
+    uniform: bool
+    """On a device: rows of one modality, those of a draw neighbours from a multiple of their number on, and prompts in whole. Otherwise
+    rows of any kind anywhere, whose prompts are computed up to each multiple of `GRID` in a call of its own."""
+    modalities: list[Modality]
 
     @property
     def rows(self) -> int: ...
@@ -48,18 +64,25 @@ class Session(Protocol):
     def step(self, ids: Ids, rows: Sequence[int] | None = None) -> list[RowLogits]:
         """One id [k] for each of these rows, by default for all that are filled -> logits after it."""
 
-    def draw(self, logits: Floats, limit: int, sampler: Sampler, noise: Noise, guidance: Guidance) -> Iterator[Ids]:
-        """Yields the ids [n] of `limit` steps: draws from logits [n · guidance.rows, V] of all filled rows, feeds every id back to the
-        rows of its picture, draws again. The last ids are not in the cache until the next are asked for. Raises NumericalError."""
+    def draw(self, logits: Sequence[Floats], rows: Sequence[int], draws: Sequence[Draw], limit: int) -> Iterator[list[Drawn]]:
+        """Yields what each of the draws gives, `limit` steps at most: draws from logits [V] of each of these rows, of which a draw has
+        the next `guidance.rows`, feeds its id back to them, draws again. The last ids are not in the cache until the next are asked for.
+        Ends after a step in which a draw gave an error, so that the others begin anew. One such draw at a time."""
 
-    def copy(self, source: int, target: int) -> None:
-        """Row `target` becomes a copy of row `source`."""
+    def copy(self, source: int, target: int, length: int | None = None) -> None:
+        """Row `target` becomes a copy of the first `length` tokens of row `source`, by default of all."""
 
     def truncate(self, row: int, length: int = 0) -> None:
         """Forgets what a row holds beyond `length`; at 0 the row is free."""
 
     def close(self) -> None:
         """Gives the cache's memory back at once."""
+
+    def row_bytes(self, length: int) -> int:
+        """Of the cache of a row that holds `length` tokens."""
+
+    def trim(self) -> None:
+        """Gives memory back that no row holds now, where that can be done without moving rows."""
 
     def __enter__(self) -> "Session": ...
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
@@ -107,6 +130,14 @@ class RowTable:
         if not 0 <= length <= self.lengths[row]:
             raise ValueError(f"row {row} holds {self.lengths[row]} tokens; expected to keep 0 to as many, got {length}")
 
+    def check_copy(self, source: int, target: int, length: int | None) -> int:
+        """-> how many tokens are copied."""
+        self._check_rows([source, target])
+        held = int(self.lengths[source])
+        if length is not None and not 0 <= length <= held:
+            raise ValueError(f"row {source} holds {held} tokens; expected to copy 0 to as many, got {length}")
+        return held if length is None else length
+
     def check_open(self) -> None:
         if self._closed:
             raise JanusError("this session is closed; open another")
@@ -150,3 +181,10 @@ def stack_rows(rows: Sequence[RowLogits]) -> Floats:
         if isinstance(row, NumericalError):
             raise row
     return np.stack(rows)  # type: ignore[arg-type]
+
+
+def errors_of_draws(rows: Sequence[RowLogits], counts: Sequence[int]) -> dict[int, NumericalError]:
+    """By draw, the first error among the rows of each; draw i has the next `counts[i]` of them."""
+    begins = np.cumsum([0, *counts]).tolist()
+    found = {i: [row for row in rows[begins[i] : begins[i + 1]] if isinstance(row, NumericalError)] for i in range(len(counts))}
+    return {index: errors[0] for index, errors in found.items() if errors}

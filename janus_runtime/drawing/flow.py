@@ -1,9 +1,10 @@
 """How JanusFlow draws: seeded noise -> Euler steps of a guided flow, over one prompt -> latents -> pixels.
 
-Letters: n pictures in a batch, T tokens of the longest prompt, D hidden size, c latent channels, s latent size.
+Letters: n pictures of a call, T tokens of the longest prompt, P places of a padded prompt, D hidden size, c latent channels, s latent size.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,53 @@ from numpy.typing import NDArray
 from ..bundle.interface import MASKED
 from ..decoding.engine import check_finite
 from ..decoding.engines import Engines
+from ..decoding.lane import Counts, Lane, Request, as_error
+from ..errors import NumericalError
 from ..prompt import Ids, splice
 from ..sampling.noise import normal
 from ..sampling.sampler import Floats
-from .request import DrawSettings, Job, ReferenceFeatures
+from .request import DrawSettings, ReferenceFeatures
 
 Prefix = dict[str, NDArray[Any]]
+Tensors = dict[str, NDArray[Any]]
 
-# A step rounds by the length that its prompts are padded to, not by who shares its batch: so each prompt is padded to the next
+# A step rounds by the length that its prompts are padded to, not by who shares its call: so each prompt is padded to the next
 # multiple, and only prompts of one padded length are drawn together. Most prompts fit in one.
 _PADDING = 64
 
 
+@dataclass(eq=False)
+class FlowLane(Lane):
+    """A picture in flight. Before its first step its `prefix` holds the prompt; from then on `cache` does, [1, 2, …] a tensor."""
+
+    request: Request
+    kind: Hashable
+    drawer: "FlowDrawer"
+    prefix: Prefix
+    latents: Floats
+    times: Tensors
+    weights: Tensors
+    num_steps: int
+    cached_tokens: int = 0
+    drawn: list[int] = field(default_factory=list)
+
+    num_rows = 2
+
+    @property
+    def length(self) -> int:  # type: ignore[override]
+        return int(self.prefix["prefix_mask"].shape[-1])
+
+    def open(self, max_rows: int | None) -> "FlowLanes":
+        return FlowLanes(self.drawer)
+
+    @property
+    def now(self) -> Tensors:
+        """Of the step that comes next, [1, …]."""
+        return {name: table[len(self.drawn)][None] for name, table in self.times.items()} | self.weights
+
+
 class FlowDrawer:
-    """See `request.Drawer`. The prompt goes through the decoder once, with the first step; the other steps see its cache."""
+    """See `drawer.Drawer`. The prompt goes through the decoder once, with the first step; the other steps see its cache."""
 
     def __init__(self, engines: Engines, replaced: Sequence[int] = ()) -> None:
         """`replaced`: ids of a prompt whose embeddings give way to a picture's features."""
@@ -34,18 +68,17 @@ class FlowDrawer:
         self.replaced = replaced
         self.flow = engines.manifest.flow
 
-    def prepare(self, from_image: bool) -> float:
-        encoder = ("vision_encoder",) if from_image else ()
-        return self.engines.open("text_embed", "time_embed", "flow_step", "image_decoder", *encoder)
+    def graphs(self, from_image: bool) -> Sequence[str]:
+        return ("text_embed", "time_embed", "flow_step", "image_decoder", *(("vision_encoder",) if from_image else ()))
 
     def num_steps(self, settings: DrawSettings) -> int:
         assert settings.steps is not None
         return settings.steps
 
     def batch_key(self, ids: Ids) -> int:
-        return self._padded_length(len(ids))
+        return self.padded_length(len(ids))
 
-    def _padded_length(self, length: int) -> int:
+    def padded_length(self, length: int) -> int:
         """The next multiple of `_PADDING`, as far as the model has positions: the time and the picture come after the prompt."""
         limit = self.engines.manifest.language_model.max_length - self.engines.manifest.image_output.num_tokens - 1
         return min(-(-length // _PADDING) * _PADDING, limit)
@@ -53,21 +86,31 @@ class FlowDrawer:
     def encode_reference(self, pixels: Floats) -> ReferenceFeatures:
         return [self.engines.encode_image(pixels)]
 
-    def stream(
-        self, batch: Sequence[Job], ids: Sequence[Ids], settings: DrawSettings, reference: ReferenceFeatures
-    ) -> Generator[Floats, None, None]:
-        """Yields the latents [n, c, s, s] after each step of one batch."""
-        shape = (self.flow.latent_channels, self.flow.latent_size, self.flow.latent_size)
-        noise = np.stack([normal(job.seed, shape) for job in batch])
-        prompts = {job.prompt: self.engines.embed_text(ids[job.prompt]) for job in batch}
-        for prompt, embeds in prompts.items() if reference else ():
-            splice(embeds, ids[prompt], self.replaced, reference[0])
-        prefix = self.prefix([prompts[job.prompt] for job in batch])
-        for latents, _ in self.integrate(noise, prefix, self.num_steps(settings), settings.cfg_weight):
-            yield latents
+    def embed(self, ids: Ids, reference: ReferenceFeatures) -> Prefix:
+        embeds = self.engines.embed_text(ids)
+        if reference:
+            splice(embeds, ids, self.replaced, reference[0])
+        return self.prefix([embeds])
 
-    def collect(self, steps: list[Floats]) -> Floats:
-        return steps[-1]
+    def lane(self, request: Request, prompt: Prefix, seed: int, settings: DrawSettings) -> FlowLane:
+        steps = self.num_steps(settings)
+        times, dt = time_steps(steps)
+        return FlowLane(
+            request=request,
+            kind=("flow", prompt["prefix_mask"].shape[-1]),
+            drawer=self,
+            prefix=prompt,
+            latents=normal(seed, (self.flow.latent_channels, self.flow.latent_size, self.flow.latent_size))[None],
+            times=self.engines["time_embed"].run({"times": times}),
+            weights=_weights(prompt, settings.cfg_weight, dt),
+            num_steps=steps,
+        )
+
+    def collect(self, lane: FlowLane) -> Floats:
+        latents: Floats = lane.latents[0]
+        return latents
+
+    guess = collect
 
     def decode(self, drawn: Floats) -> Floats:
         pixels: Floats = self.engines["image_decoder"].run({"latents": drawn[None]})["pixels"][0]
@@ -77,44 +120,157 @@ class FlowDrawer:
         """Embedded prompts [T, D] of n pictures -> what the first step takes of them: two rows each, the unconditional one BOS alone."""
         lengths = np.array([len(prompt) for prompt in prompts], np.int32)
         spec = self.engines["flow_step"].spec.inputs["prefix_embeds"]
-        embeds = np.zeros((len(prompts), 2, self._padded_length(int(lengths.max())), int(spec.shape[-1])), spec.dtype)
+        embeds = np.zeros((len(prompts), 2, self.padded_length(int(lengths.max())), int(spec.shape[-1])), spec.dtype)
         mask = np.full(embeds.shape[:3], MASKED, spec.dtype)
         for index, prompt in enumerate(prompts):
             for row, tokens in ((0, prompt), (1, prompt[:1])):
                 embeds[index, row, : len(tokens)], mask[index, row, : len(tokens)] = tokens, 0
         return {"prefix_embeds": embeds, "prefix_mask": mask, "first_position": lengths}
 
-    def integrate(self, latents: Floats, prefix: Prefix, steps: int, cfg_weight: float) -> Iterator[tuple[Floats, Floats]]:
-        """Noise [n, c, s, s] -> latents and the guided velocity that led to them, after each step.
-
-        Raises NumericalError at the first NaN or Inf.
-        """
+    def begin(self, latents: Floats, now: Tensors, prefix: Prefix) -> tuple[Tensors, Tensors]:
+        """The first step: latents [n, c, s, s] and the prompts -> what the step gave, and the cache of the prompts."""
         engine, count = self.engines["flow_step"], len(latents)
         names = engine.spec.cache
         assert names is not None
-        times, dt = time_steps(steps)
-        table = self.engines["time_embed"].run({"times": times})
-        each = {"cfg_weight": np.full(count, cfg_weight, np.float32), "dt": np.full(count, dt, np.float32)}
-        each["first_position"] = prefix["first_position"]
-        embeds, mask = prefix["prefix_embeds"], prefix["prefix_mask"]
         # Before the first step the cache is one place that nobody sees.
         _, _, heads, _, head_size = engine.spec.inputs[names.inputs[0]].shape
         cache = {name: np.zeros((count, 2, int(heads), 1, int(head_size)), names.dtype) for name in names.inputs}
-        seen = np.full((count, 2, 1), MASKED, mask.dtype)
+        seen = np.full((count, 2, 1), MASKED, prefix["prefix_mask"].dtype)
+        outputs = engine.run({"latents": latents, **prefix, "past_mask": seen, **now, **cache})
+        return outputs, {past: outputs.pop(new) for past, new in zip(names.inputs, names.outputs, strict=True)}
+
+    def go_on(self, latents: Floats, now: Tensors, mask: NDArray[Any], cache: Tensors) -> Tensors:
+        """A later step, over the cache of the prompts and what `mask` [n, 2, P] shows of it."""
+        engine = self.engines["flow_step"]
+        count, width = len(latents), int(engine.spec.inputs["prefix_embeds"].shape[-1])
+        # The prefix is one token that nobody sees: empty tensors are not every backend's.
+        embeds = np.zeros((count, 2, 1, width), engine.spec.inputs["prefix_embeds"].dtype)
+        hidden = np.full((count, 2, 1), MASKED, mask.dtype)
+        return engine.run({"latents": latents, "prefix_embeds": embeds, "prefix_mask": hidden, "past_mask": mask, **now, **cache})
+
+    def integrate(self, latents: Floats, prefix: Prefix, steps: int, cfg_weight: float) -> Iterator[tuple[Floats, Floats]]:
+        """Noise [n, c, s, s] -> latents and the guided velocity that led to them, after each step of pictures that go together.
+
+        Raises NumericalError at the first NaN or Inf.
+        """
+        times, dt = time_steps(steps)
+        table = self.engines["time_embed"].run({"times": times})
+        cache: Tensors = {}
         for step in range(steps):
-            now = {name: np.tile(rows[step], (count, 1)) for name, rows in table.items()}
-            inputs = {"latents": latents, "prefix_embeds": embeds, "prefix_mask": mask, "past_mask": seen, **now, **each, **cache}
-            outputs = engine.run(inputs)
-            latents, velocity = outputs["next_latents"], outputs["velocity"]
-            check_finite("flow_step", latents, f" after {step + 1} steps")
-            yield latents, velocity
+            now = {name: np.tile(rows[step], (len(latents), 1)) for name, rows in table.items()} | _weights(prefix, cfg_weight, dt)
             if step == 0:
-                cache = {past: outputs[new] for past, new in zip(names.inputs, names.outputs, strict=True)}
-                # From now on the prefix is one token that nobody sees: empty tensors are not every backend's.
-                seen, embeds, mask = mask, np.zeros_like(embeds[:, :, :1]), np.full_like(mask[:, :, :1], MASKED)
+                outputs, cache = self.begin(latents, now, prefix)
+            else:
+                outputs = self.go_on(latents, now, prefix["prefix_mask"], cache)
+            latents = outputs["next_latents"]
+            check_finite("flow_step", latents, f" after {step + 1} steps")
+            yield latents, outputs["velocity"]
+
+
+class FlowLanes:
+    """See `Lanes`: pictures whose prompts are padded to one length, each at a step of its own."""
+
+    is_kept = False
+
+    def __init__(self, drawer: FlowDrawer) -> None:
+        self.counts = Counts()
+        self._drawer = drawer
+        self._joining: list[FlowLane] = []
+        self._drawing: list[FlowLane] = []
+        # Of those that draw, in their order.
+        self._cache: Tensors = {}
+
+    @property
+    def rows(self) -> int:
+        return 2 * len(self._joining + self._drawing)
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._cache.values())
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._joining or self._drawing)
+
+    def admit(self, lane: FlowLane, memory: int | None) -> bool:
+        if memory is not None and self._drawing and self.cache_bytes * (len(self._drawing) + 1) / len(self._drawing) > memory:
+            return False
+        self._joining.append(lane)
+        return True
+
+    def advance(self) -> list[Lane]:
+        """One call: the first step of those that join, or a later step of all others."""
+        lanes, begins = (self._joining, True) if self._joining else (self._drawing, False)
+        try:
+            outputs = self._begin() if begins else self._go_on()
+        except Exception as error:
+            for lane in list(lanes):
+                self._remove(lane)
+                lane.request.fail(as_error(error))
+            return []
+        self.counts.steps += 1
+        self.counts.stepped_rows += 2 * len(lanes)
+        done: list[Lane] = []
+        stepped = list(lanes)
+        if begins:
+            self._drawing += self._joining
+            self._joining = []
+        for index, lane in enumerate(stepped):
+            lane.latents = outputs["next_latents"][index : index + 1]
+            lane.drawn.append(len(lane.drawn))
+            try:
+                check_finite("flow_step", lane.latents, f" after {len(lane.drawn)} steps")
+            except NumericalError as error:
+                self._remove(lane)
+                lane.request.fail(error)
+                continue
+            if not lane.request.take(lane, lane.latents) or len(lane.drawn) == lane.num_steps:
+                self._remove(lane)
+                done.append(lane)
+        return done
+
+    def drop(self, request: Request) -> None:
+        for lane in [*self._joining, *self._drawing]:
+            if lane.request is request:
+                self._remove(lane)
+
+    def close(self) -> None:
+        self._cache = {}
+
+    def _begin(self) -> Tensors:
+        lanes = self._joining
+        self.counts.prefilled_tokens += sum(int(lane.prefix["first_position"][0]) + 1 for lane in lanes)
+        prefix = _stack([lane.prefix for lane in lanes])
+        outputs, cache = self._drawer.begin(np.concatenate([lane.latents for lane in lanes]), _stack([lane.now for lane in lanes]), prefix)
+        self._cache = _stack([self._cache, cache]) if self._drawing else cache
+        return outputs
+
+    def _go_on(self) -> Tensors:
+        lanes = self._drawing
+        mask = np.concatenate([lane.prefix["prefix_mask"] for lane in lanes])
+        return self._drawer.go_on(np.concatenate([lane.latents for lane in lanes]), _stack([lane.now for lane in lanes]), mask, self._cache)
+
+    def _remove(self, lane: FlowLane) -> None:
+        if lane in self._joining:
+            self._joining.remove(lane)
+            return
+        left = [index for index, other in enumerate(self._drawing) if other is not lane]
+        self._drawing.remove(lane)
+        self._cache = {name: tensor[left] for name, tensor in self._cache.items()} if left else {}
 
 
 def time_steps(steps: int) -> tuple[Floats, np.float32]:
     """Times [steps] of 0 to 1000 where the steps begin, and their length, 1 / steps."""
     times: Floats = (1000 * np.arange(steps) / steps).astype(np.float32)
     return times, np.float32(1 / steps)
+
+
+def _weights(prefix: Prefix, cfg_weight: float, dt: np.float32) -> Tensors:
+    """What every step takes of n pictures alike, [n] each."""
+    first = prefix["first_position"]
+    return {"cfg_weight": np.full(len(first), cfg_weight, np.float32), "dt": np.full(len(first), dt, np.float32), "first_position": first}
+
+
+def _stack(tensors: Sequence[Mapping[str, NDArray[Any]]]) -> Tensors:
+    """[n, …] of each -> of all."""
+    return {name: np.concatenate([each[name] for each in tensors]) for name in tensors[0]}

@@ -1,20 +1,19 @@
-"""What to draw and how: settings, the request that holds them, the pictures that come of it, and the contract of those who draw.
+"""What to draw and how: settings, the request that holds them, the pictures that come of it.
 
 Letters: n pictures in a batch, T prompt length, D hidden size.
 """
 
 import hashlib
 import operator
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..bundle.manifest import MAX_STEPS, Manifest
-from ..prompt import Ids
 from ..sampling.guidance import IMAGE_WEIGHT, MAX_CFG_WEIGHT
 from ..sampling.sampler import Floats, Sampler
 
@@ -120,8 +119,8 @@ class Job:
 class GeneratedImage:
     """One picture: `image_ids` int32 [num_tokens], or `latents` fp32 [c, s, s] of JanusFlow.
 
-    `timings` in ms: `load` (opening graphs, once), `encode` (of a reference image, once), `prefill` (to the first step's end),
-    `steps` and `step` (one of them) of its batch, `decode` its own.
+    `timings` in ms: `load` (opening graphs, once), `encode` (of a reference image, once), `prefill` (from when it has rows to its first
+    step's end), `steps` and `step` (one of them), `decode`.
     """
 
     image: Image.Image
@@ -131,29 +130,3 @@ class GeneratedImage:
     seed: int
     settings: DrawSettings
     timings: dict[str, float]
-
-
-class Drawer(Protocol):
-    """How a family draws one batch."""
-
-    def prepare(self, from_image: bool) -> float:
-        """Opens every graph it needs, for a reference image too -> ms it took."""
-
-    def num_steps(self, settings: DrawSettings) -> int: ...
-
-    def batch_key(self, ids: Ids) -> int:
-        """Only prompts with equal keys are drawn in one batch, so that company changes no bit of a picture."""
-
-    def encode_reference(self, pixels: Floats) -> ReferenceFeatures:
-        """What goes into prompts of a reference image."""
-
-    def stream(
-        self, batch: Sequence[Job], ids: Sequence[Ids], settings: DrawSettings, reference: ReferenceFeatures
-    ) -> Generator[NDArray[Any], None, None]:
-        """Yields what each step gives [n, ...]. `ids` are those of all prompts."""
-
-    def collect(self, steps: list[Any]) -> NDArray[Any]:
-        """What all steps gave -> what is decoded, of every picture [n, ...]."""
-
-    def decode(self, drawn: Any) -> Floats:
-        """One picture's -> pixels [3, size, size]. One at a time: activations are large."""

@@ -1,32 +1,39 @@
-"""How Janus and Janus-Pro draw: one id after another under guidance. Letters: n pictures in a batch, T prompt length, D hidden size."""
+"""How Janus and Janus-Pro draw: one id after another under guidance. Letters: T prompt length, D hidden size."""
 
-from collections.abc import Generator, Sequence
+import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decoding.engines import Engines
-from ..decoding.session import stack_rows
-from ..decoding.sessions import open_session
+from ..decoding.engines import Engines, digest
+from ..decoding.lane import Prefix, Request, TokenLane
+from ..decoding.session import Embeds
+from ..decoding.sessions import open_token_lanes
 from ..errors import PromptError
 from ..prompt import Ids, Prompter, splice
-from ..sampling.guidance import FromImage, Guidance, Pairs, pair
-from ..sampling.noise import Noise
+from ..sampling.guidance import FromImage, Pairs
 from ..sampling.sampler import Floats
-from .request import DrawSettings, Job, ReferenceFeatures
+from .request import DrawSettings, ReferenceFeatures
+
+Rows = list[tuple[Prefix, Embeds]]
+"""The rows of one prompt that guidance works on: see `Pairs` and `FromImage`."""
 
 
 class TokenDrawer:
-    """See `request.Drawer`."""
+    """See `drawer.Drawer`."""
 
-    def __init__(self, engines: Engines, prompter: Prompter) -> None:
+    def __init__(self, engines: Engines, prompter: Prompter, retained_bytes: int) -> None:
         self.engines = engines
         self.prompter = prompter
+        self._retained_bytes = retained_bytes
         self._num_tokens = engines.manifest.image_output.num_tokens
 
-    def prepare(self, from_image: bool) -> float:
-        return self.engines.prepare("image", "text_embed", "image_decoder", *(("vision_encoder", "image_encoder") if from_image else ()))
+    def graphs(self, from_image: bool) -> Sequence[str]:
+        encoders = ("vision_encoder", "image_encoder") if from_image else ()
+        return (*self.engines.graphs_of("image"), "text_embed", "image_decoder", *encoders)
 
     def num_steps(self, settings: DrawSettings) -> int:
         return self._num_tokens
@@ -39,52 +46,50 @@ class TokenDrawer:
         image_ids = self.engines["image_encoder"].run({"pixels": pixels[None]})["image_ids"]
         return [self.engines.encode_image(pixels), self.engines.embed_ids("image", image_ids)[0]]
 
-    def stream(
-        self, batch: Sequence[Job], ids: Sequence[Ids], settings: DrawSettings, reference: ReferenceFeatures
-    ) -> Generator[Ids, None, None]:
-        """Yields the ids [n] of each of the `num_tokens` steps of one batch."""
-        num_ids = self.engines.manifest.image_output.num_ids
-        assert num_ids is not None
-        noise = Noise([job.seed for job in batch], num_ids)
-        guidance: Guidance = Pairs(settings.cfg_weight)
-        if settings.image_weight is not None:
-            guidance = FromImage(settings.cfg_weight, settings.image_weight)
-        each = guidance.rows
-        prompts = sorted({job.prompt for job in batch})
-        longest = max(len(ids[p]) for p in prompts)
-        length = longest + self._num_tokens
-        with open_session(self.engines, "image", rows=each * len(batch), max_length=length) as session:
-            if session.max_length < length:
-                raise PromptError(
-                    f"a prompt of {longest} tokens and its picture of {self._num_tokens} were asked for, this backend holds "
-                    f"{session.max_length} together; use a shorter prompt, or build more with 'janus-export engines DIR --lengths {length}'"
-                )
-            # Rows of a prompt are computed once, in the places of its first picture; its other pictures start from copies.
-            first = {prompt: next(i for i, job in enumerate(batch) if job.prompt == prompt) for prompt in prompts}
-            embeds = [row for prompt in prompts for row in self._rows(ids[prompt], reference)]
-            sources = [each * first[prompt] + row for prompt in prompts for row in range(each)]
-            logits = dict(zip(sources, session.prefill(embeds, sources, "image"), strict=True))
-            source = [each * first[job.prompt] + row for job in batch for row in range(each)]
-            for row in range(each * len(batch)):
-                if source[row] != row:
-                    session.copy(source[row], row)
-            start = stack_rows([logits[row] for row in source])
-            yield from session.draw(start, self._num_tokens, settings.sampler, noise, guidance)
-
-    def _rows(self, ids: Ids, reference: ReferenceFeatures) -> list[NDArray[Any]]:
-        """The embedded rows [T, D] of one prompt that guidance works on: see `Pairs` and `FromImage`."""
-        cond, uncond = self.engines.embed_text(ids), self.engines.embed_text(self.prompter.blank(ids))
+    def embed(self, ids: Ids, reference: ReferenceFeatures) -> Rows:
+        blank = self.prompter.blank(ids)
+        cond, uncond = self.engines.embed_text(ids), self.engines.embed_text(blank)
         if not reference:
-            return pair([cond], [uncond])
+            return [(Prefix(ids), cond), (Prefix(blank), uncond)]
         features, drawn = reference
-        splice(cond, ids, self.prompter.replaced, features)
+        seen, pads = self.prompter.replaced, [self.prompter.tokens.pad.id]
+        splice(cond, ids, seen, features)
         both = cond.copy()
-        splice(both, ids, [self.prompter.tokens.pad.id], drawn)
-        return [both, cond, uncond]
+        splice(both, ids, pads, drawn)
+        pictures = [(int(np.isin(ids, replaced).argmax()), digest(each)) for replaced, each in ((seen, features), (pads, drawn))]
+        return [(Prefix(ids, tuple(pictures)), both), (Prefix(ids, tuple(pictures[:1])), cond), (Prefix(blank), uncond)]
 
-    def collect(self, steps: list[Ids]) -> Ids:
-        return np.stack(steps, axis=1)
+    def lane(self, request: Request, prompt: Rows, seed: int, settings: DrawSettings) -> TokenLane:
+        length, limits = len(prompt[0][0].ids) + self._num_tokens, self.engines.backend.limits
+        if limits is not None and length > limits.lengths[-1]:
+            raise PromptError(
+                f"a prompt of {length - self._num_tokens} tokens and its picture of {self._num_tokens} were asked for, this backend holds "
+                f"{limits.lengths[-1]} together; use a shorter prompt, or build more with 'janus-export engines DIR --lengths {length}'"
+            )
+        weight = settings.image_weight
+        return TokenLane(
+            request=request,
+            kind="tokens" if limits is None else "image",
+            open_lanes=partial(open_token_lanes, self.engines, "image", request.most_rows, length - 1, self._retained_bytes),
+            modality="image",
+            prompts=prompt,
+            seed=seed,
+            sampler=settings.sampler,
+            guidance=Pairs(settings.cfg_weight) if weight is None else FromImage(settings.cfg_weight, weight),
+            limit=self._num_tokens,
+        )
 
-    def decode(self, drawn: Ids) -> Floats:
+    def collect(self, lane: TokenLane) -> Ids:
+        return np.array(lane.drawn, np.int32)
+
+    def guess(self, lane: TokenLane) -> Ids:
+        """Ids that are not drawn yet are those of the row above."""
+        width = math.isqrt(self._num_tokens)
+        ids = list(lane.drawn)
+        while len(ids) < self._num_tokens:
+            ids.append(ids[max(len(ids) - width, 0)] if len(ids) >= width else ids[-1])
+        return np.array(ids, np.int32)
+
+    def decode(self, drawn: NDArray[Any]) -> Floats:
         pixels: Floats = self.engines["image_decoder"].run({"image_ids": drawn[None]})["pixels"][0]
         return pixels

@@ -1,16 +1,16 @@
 import gc
 import threading
-import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import janus_runtime.chat
-from janus_runtime.decoding.host_session import HostSession
+from janus_runtime.decoding.lane import TokenLane
+from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import Cancelled, ImageError, JanusError, NumericalError, PromptError
 from janus_runtime.pictures.image import preprocess
 from janus_runtime.prompt import splice
+from testing.sessions import wait_until_idle
 
 RED = Image.new("RGB", (70, 50), "red")
 BLUE = Image.new("RGB", (30, 60), "blue")
@@ -36,51 +36,47 @@ def test_greedy_is_repeatable_and_sampling_follows_its_seed(janus):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_an_answer_that_is_dropped_frees_its_cache_at_once(janus, monkeypatch):
+def test_an_answer_that_is_dropped_gives_its_row_back(janus):
     """Without the cycle collector, which comes by now and then."""
-    alive, session = weakref.WeakSet(), janus_runtime.chat.open_session
-
-    def counted(*arguments, **options):
-        opened = session(*arguments, **options)
-        alive.add(opened)
-        return opened
-
-    monkeypatch.setattr("janus_runtime.chat.open_session", counted)
     gc.disable()
     try:
         for drop in (lambda answer: None, next, list):
-            answer = janus.describe(RED, max_tokens=4)
-            assert len(alive) == 1
+            answer = janus.describe(RED, max_tokens=400)
             drop(answer)
             del answer
-            assert len(alive) == 0, drop
+            wait_until_idle(janus)
+            assert janus.status().rows == 0, drop
     finally:
         gc.enable()
 
 
-def test_a_conversation_costs_what_it_holds(janus):
-    """Its cache grows with it, never to twice of what it holds, and gives the answers of one that had all its room at once."""
-    growing, roomy = janus.chat(), janus.chat()
-    roomy._session._allocate(roomy.max_length)
-    for turn in range(12):
-        images = [RED] if turn == 3 else []
-        texts = [text_ids(chat.say(f"What about {turn}?", images, max_tokens=9)) for chat in (growing, roomy)]
-        assert texts[0] == texts[1]
-        assert growing.length == roomy.length <= growing._session.capacity < 2 * growing.length < growing.max_length
-    assert roomy._session.capacity == roomy.max_length
+def test_conversations_keep_their_rows_apart(janus):
+    """Two that take turns, and one that is closed meanwhile, say what one alone says."""
+    alone = janus.chat()
+    expected = [text_ids(alone.say(f"What about {turn}?", [RED] if turn == 2 else [], max_tokens=9)) for turn in range(6)]
+    alone.close()
+    first, second, third = janus.chat(), janus.chat(), janus.chat()
+    for turn in range(6):
+        for chat in (first, second):
+            assert text_ids(chat.say(f"What about {turn}?", [RED] if turn == 2 else [], max_tokens=9)) == expected[turn]
+        if turn == 1:
+            list(third.say("And you?", BLUE, max_tokens=3))
+            third.close()
+            assert janus.status().rows == 2
+    assert first.length == second.length
 
 
 def test_every_picture_counts_and_so_does_their_order(janus, monkeypatch):
     """The embedded prompt holds what the encoder gives of each picture, in the order in which they were given."""
-    prefilled = []
-    real = HostSession.prefill
-    monkeypatch.setattr(HostSession, "prefill", lambda session, embeds, *rest: prefilled.append(embeds[0]) or real(session, embeds, *rest))
+    embedded = []
+    real = TokenLane
+    monkeypatch.setattr("janus_runtime.answering.TokenLane", lambda **given: embedded.append(given["prompts"][0][1]) or real(**given))
     features = {id(image): janus._engines.encode_image(preprocess(image, janus.manifest.image_input)) for image in (RED, BLUE)}
     assert not np.allclose(*features.values(), atol=1e-3), "the two pictures look alike to this model"
     for images in ((RED, BLUE), (BLUE, RED), (RED,)):
         janus.chat().say("Compare.", images, max_tokens=1)
         places = np.isin(janus._prompter.question("Compare.", len(images)), janus._prompter.replaced)
-        assert np.array_equal(prefilled[-1][places], np.concatenate([features[id(image)] for image in images]))
+        assert np.array_equal(embedded[-1][places], np.concatenate([features[id(image)] for image in images]))
 
 
 def test_describe_takes_paths_and_lists(janus, tmp_path):
@@ -91,51 +87,64 @@ def test_describe_takes_paths_and_lists(janus, tmp_path):
     assert text_ids(janus.describe([path], max_tokens=4)) == expected
 
 
-class Script:
-    """A session whose logits are scripted: says `ids` one after the other."""
+@pytest.fixture
+def script(janus, monkeypatch):
+    """`script(ids)`: what answers say from now on, and then the letter z."""
 
-    def __init__(self, real, ids):
-        self.real, self.ids = real, list(ids)
+    def begin(ids):
+        left, rest = list(ids), janus._prompter.encode("z")[0]
 
-    def __getattr__(self, name):
-        return getattr(self.real, name)
+        def predict(modality, hidden):
+            logits = np.zeros((len(hidden), janus.manifest.language_model.vocab_size), np.float32)
+            logits[:, left.pop(0) if left else rest] = 1
+            return logits, "text_head"
 
-    def draw(self, logits, limit, sampler, noise, guidance):
-        for token in self.ids:
-            yield np.array([token], np.int32)
-            self.real.step(np.array([token], np.int32))
+        monkeypatch.setattr(janus._engines, "predict", predict)
 
-
-def scripted(janus, *ids, **options):
-    chat = janus.chat(**options)
-    chat._session = Script(chat._session, ids)
-    return chat
+    # Rows keep the logits after their prompts, and what is scripted must be asked for.
+    forget_prompts(janus)
+    yield begin
+    forget_prompts(janus)
 
 
-def test_the_end_token_ends_and_is_not_shown(janus):
+def forget_prompts(janus):
+    wait_until_idle(janus)
+    if lanes := janus._scheduler.find("tokens"):
+        lanes._evict(0)
+
+
+def test_the_end_token_ends_and_is_not_shown(janus, script):
     eos = janus.manifest.tokens.eos.id
     letters = janus._prompter.encode("ok")
-    answer = scripted(janus, *letters, eos, *letters).say("hi")
+    script([*letters, eos, *letters])
+    answer = janus.chat().say("hi")
     assert "".join(answer) == "ok" and answer.stop == "eos" and answer.text_ids == letters
 
 
-def test_the_limit_ends_without_a_step_too_many(janus):
+def test_the_limit_ends_without_a_step_too_many(janus, script):
     letters = janus._prompter.encode("abcdefgh")
-    chat = scripted(janus, *letters)
+    script(letters)
+    chat, prompt = janus.chat(), len(janus._prompter.question("hi", 0))
     answer = chat.say("hi", max_tokens=3)
-    before = chat._session.lengths[0]
     list(answer)
     assert answer.stop == "length" and answer.text_ids == letters[:3]
     # The third id was shown but is not in the cache yet.
-    assert chat._session.lengths[0] == before + 2
+    assert chat.length == prompt + 2 == held(janus, chat)
+
+
+def held(janus, chat):
+    """Tokens in the row of a conversation."""
+    wait_until_idle(janus)
+    return janus._scheduler.find("tokens").session.lengths[chat._place.rows[0]]
 
 
 @pytest.mark.parametrize("ending", ["eos", "length", "abandoned", "cancelled"])
-def test_a_second_turn_continues_the_same_conversation(janus, ending):
+def test_a_second_turn_continues_the_same_conversation(janus, script, ending):
     """The cache between turns holds what one prompt of the whole conversation would."""
     eos = janus.manifest.tokens.eos.id
     letters = janus._prompter.encode("fine")
-    chat = scripted(janus, *letters, eos)
+    script([*letters, eos])
+    chat = janus.chat()
     cancel = threading.Event()
     answer = chat.say("How are you?", RED, max_tokens=len(letters) if ending == "length" else 50, cancel=cancel)
     if ending in ("abandoned", "cancelled"):
@@ -148,10 +157,9 @@ def test_a_second_turn_continues_the_same_conversation(janus, ending):
     else:
         list(answer)
         said = letters
-    chat._session = chat._session.real
     chat.say("And now?", max_tokens=1)
+    wait_until_idle(janus)
 
-    whole = janus.chat()
     prompter = janus._prompter
     first = prompter.question("How are you?", 1)
     second = prompter.question("And now?", 0, first=False)
@@ -159,23 +167,37 @@ def test_a_second_turn_continues_the_same_conversation(janus, ending):
     embeds = janus._engines.embed_text(ids)
     features = janus._engines.encode_image(preprocess(RED, janus.manifest.image_input))[None]
     splice(embeds, ids, prompter.replaced, features)
-    whole._session.prefill([embeds], [0], "text")
-    assert whole._session.lengths == chat._session.lengths
-    length = int(whole._session.lengths[0])
-    for index, tensor in enumerate(whole._session._cache):
-        expected, got = tensor[0, :, :length], chat._session._cache[index][0, :, :length]
-        assert np.abs(expected - got).max() <= 1e-4 * np.abs(expected).max(), index
+    with open_session(janus._engines, "text", 1, 1024) as whole:
+        whole.fill([embeds], [0])
+        session, (row,) = janus._scheduler.find("tokens").session, chat._place.rows
+        assert session.lengths[row] == len(ids) == chat.length
+        for index, tensor in enumerate(whole._cache):
+            expected, got = tensor[0, :, : len(ids)], session._cache[index][session._slots[row], :, : len(ids)]
+            assert np.abs(expected - got).max() <= 1e-4 * np.abs(expected).max(), index
 
 
-def test_an_old_answer_does_not_mix_into_a_new_one(janus):
-    chat = scripted(janus, *janus._prompter.encode("abcdefgh"))
+def test_how_far_an_answer_was_drawn_changes_nothing(janus):
+    """Ids that nobody has read are forgotten, however many there are."""
+    texts = []
+    for wait in (False, True):
+        chat = janus.chat()
+        answer = chat.say("hello", max_tokens=40)
+        next(answer)
+        if wait:
+            wait_until_idle(janus)
+        texts.append(text_ids(chat.say("again", max_tokens=6)))
+    assert texts[0] == texts[1]
+
+
+def test_an_old_answer_does_not_mix_into_a_new_one(janus, script):
+    script(janus._prompter.encode("abcdefgh"))
+    chat = janus.chat()
     old = chat.say("hi")
     next(old)
-    chat.say("again")
-    before = chat.length
+    new = chat.say("again", max_tokens=2)
     with pytest.raises(JanusError, match="this answer ended when the next turn began"):
         list(old)
-    assert chat.length == before
+    assert len(text_ids(new)) == 2
 
 
 def predict_nan(modality, hidden):
@@ -196,12 +218,27 @@ def test_a_turn_that_fails_in_the_engine_can_be_said_again(janus, monkeypatch):
     assert text_ids(chat.say("again", max_tokens=4)) == text_ids(other.say("again", max_tokens=4))
 
 
+def test_a_first_turn_that_fails_can_be_said_again(janus, monkeypatch):
+    chat = janus.chat()
+    with monkeypatch.context() as patch:
+        patch.setattr(janus._engines, "predict", predict_nan)
+        with pytest.raises(NumericalError, match="text_head gave NaN"):
+            chat.say("hello", RED)
+    assert text_ids(chat.say("hello", RED, max_tokens=4)) == text_ids(janus.chat().say("hello", RED, max_tokens=4))
+
+
 def test_an_answer_that_fails_in_the_engine_is_no_end(janus, monkeypatch):
     """The token whose step failed was said; it is computed again with the next turn."""
     chat, other = janus.chat(), janus.chat()
-    answer = chat.say("hello", max_tokens=5)
+    real, calls = janus._engines.predict, []
+
+    def fail_later(*given):
+        calls.append(given)
+        return real(*given) if len(calls) == 1 else predict_nan(*given)
+
     with monkeypatch.context() as patch:
-        patch.setattr(janus._engines, "predict", predict_nan)
+        patch.setattr(janus._engines, "predict", fail_later)
+        answer = chat.say("hello", max_tokens=5)
         with pytest.raises(NumericalError):
             list(answer)
     assert len(answer.text_ids) == 1
@@ -223,9 +260,9 @@ def test_cancelled_before_the_costly_part(janus):
 def test_pictures_in_a_later_turn(janus):
     chat = janus.chat()
     list(chat.say("hello", max_tokens=2))
-    before = int(chat._session.lengths[0])
+    before = chat.length
     list(chat.say("and this?", [BLUE], max_tokens=1))
-    assert int(chat._session.lengths[0]) - before > janus.manifest.image_input.num_tokens
+    assert chat.length - before > janus.manifest.image_input.num_tokens
 
 
 def test_a_conversation_has_an_end(janus):
@@ -237,18 +274,18 @@ def test_a_conversation_has_an_end(janus):
     list(chat.say("short", max_tokens=1))
 
 
-def test_the_answer_stops_where_the_cache_ends(janus):
+def test_the_answer_stops_where_the_cache_ends(janus, script):
     prompt, letters = len(janus._prompter.question("hello", 0)), janus._prompter.encode("abcdefgh")
-    chat = scripted(janus, *letters, max_length=prompt + 3)
-    answer = chat.say("hello", max_tokens=50)
+    script(letters)
+    answer = janus.chat(max_length=prompt + 3).say("hello", max_tokens=50)
     list(answer)
     assert answer.stop == "length" and answer.text_ids == letters[:3]
 
 
-def test_cancel(janus):
+def test_cancel(janus, script):
     cancel = threading.Event()
-    chat = scripted(janus, *janus._prompter.encode("abcdefgh"))
-    answer = chat.say("hi", cancel=cancel)
+    script(janus._prompter.encode("abcdefgh"))
+    answer = janus.chat().say("hi", cancel=cancel)
     next(answer)
     cancel.set()
     with pytest.raises(Cancelled, match="cancelled after 1 tokens"):

@@ -18,12 +18,12 @@ from janus_runtime import chat
 from janus_runtime.cli import main
 from janus_runtime.decoding.engines import Engines
 pieces, wait = {pieces!r}, {wait}
-say, following, encode = chat.Chat.say, chat.Answer.__next__, Engines.encode_image
-def scripted(self, text, *arguments, **settings):
-    answer = say(self, text, *arguments, **settings)
+ask, following, encode = chat.Asker.answer, chat.Answer.__next__, Engines.encode_image
+def scripted(self, *arguments):
+    turn, answer = ask(self, *arguments)
     if pieces:
         answer._chunks = (piece for piece in pieces)
-    return answer
+    return turn, answer
 def slow(self):
     time.sleep(wait)
     return following(self)
@@ -31,7 +31,7 @@ def slow_encode(self, pixels):
     print("encoding", file=sys.stderr, flush=True)
     time.sleep(3 * wait)
     return encode(self, pixels)
-chat.Chat.say, chat.Answer.__next__, Engines.encode_image = scripted, slow, slow_encode
+chat.Asker.answer, chat.Answer.__next__, Engines.encode_image = scripted, slow, slow_encode
 main(sys.argv[1:])
 """
 

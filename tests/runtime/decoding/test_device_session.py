@@ -14,9 +14,8 @@ from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import BackendError, Cancelled, NumericalError, OutOfMemory, PromptError
 from janus_runtime.janus import janus_over
 from janus_runtime.sampling.guidance import Pairs
-from janus_runtime.sampling.noise import Noise
 from janus_runtime.sampling.sampler import Sampler
-from testing.sessions import prefill, step
+from testing.sessions import draw, prefill, step, wait_until_idle
 from testing.stand_in import StandIn
 from tests.marks import needs_opset_24
 
@@ -143,7 +142,7 @@ def test_steps_are_replays(tiny):
         downloads = []
         real = device.download
         device.download = lambda array: downloads.append(array) or real(array)
-        drawn = list(session.draw(logits, 30, Sampler(), Noise([1], logits.shape[1]), Pairs(5.0)))
+        drawn = list(draw(session, logits, 30, Sampler(), [1], Pairs(5.0)))
         assert len(drawn) == 30 and not downloads
         # 29 steps and a last draw; of the steps, one each over 16 and 160 places was done rather than replayed.
         assert device.launched["replay"] == 27
@@ -169,15 +168,14 @@ def test_few_steps_are_ahead(tiny):
     """What is queued when a draw is dropped is soon over, and the next draw is not disturbed."""
     with opened(tiny) as janus:
         session, logits = session_of(janus, length=150)
-        noise = Noise([3], logits.shape[1])
-        whole = [ids.tolist() for ids in session.draw(logits, 20, Sampler(), noise, Pairs(5.0))]
+        whole = [ids.tolist() for ids in draw(session, logits, 20, Sampler(), [3], Pairs(5.0))]
         session.truncate(0, 4), session.truncate(1, 4)
-        drawn = session.draw(logits, 20, Sampler(), noise, Pairs(5.0))
+        drawn = draw(session, logits, 20, Sampler(), [3], Pairs(5.0))
         assert [next(drawn).tolist() for _ in range(3)] == whole[:3]
         drawn.close()
         assert session.lengths.tolist() == [6, 6]
         session.truncate(0, 4), session.truncate(1, 4)
-        assert [ids.tolist() for ids in session.draw(logits, 20, Sampler(), noise, Pairs(5.0))] == whole
+        assert [ids.tolist() for ids in draw(session, logits, 20, Sampler(), [3], Pairs(5.0))] == whole
 
 
 @pytest.mark.parametrize("milliseconds, ahead", [(1, 50), (10, 5), (200, 2)])
@@ -190,7 +188,7 @@ def test_the_host_is_fifty_milliseconds_ahead(tiny, monkeypatch, milliseconds, a
         queued = []
         real = session._queue
         session._queue = lambda start, busy, steps, limit: queued.extend(steps) or real(start, busy, steps, limit)
-        drawn = session.draw(logits, 140, Sampler(), Noise([3], logits.shape[1]), Pairs(5.0))
+        drawn = draw(session, logits, 140, Sampler(), [3], Pairs(5.0))
         for step in range(1, 6):
             next(drawn)
             assert len(queued) <= step + ahead
@@ -255,26 +253,24 @@ def test_keys_of_nan_spoil_nothing_later(tiny):
     """Not the same conversation, and not the next session over the same memory."""
     with opened(tiny, lengths=(160,)) as janus:
         session, logits = session_of(janus, length=150)
-        noise = Noise([3], logits.shape[1])
-        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, Pairs(5.0))]
+        whole = [ids.tolist() for ids in draw(session, logits, 9, Sampler(), [3], Pairs(5.0))]
         decoder = janus._engines.backend.graphs["language_model.slice"]
         session.truncate(0, 4), session.truncate(1, 4)
         spoil_from_call(decoder, 4)
         with pytest.raises(NumericalError):
-            list(session.draw(logits, 9, Sampler(), noise, Pairs(5.0)))
+            list(draw(session, logits, 9, Sampler(), [3], Pairs(5.0)))
         decoder.after = lambda tensors: None
         session.truncate(0, 4), session.truncate(1, 4)
-        assert [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, Pairs(5.0))] == whole
+        assert [ids.tolist() for ids in draw(session, logits, 9, Sampler(), [3], Pairs(5.0))] == whole
 
 
 def test_steps_that_nobody_asked_for_may_be_bad(tiny):
     """The device is ahead; an answer that ends before them is whole."""
     with opened(tiny, lengths=(160,)) as janus:
         session, logits = session_of(janus, length=150)
-        noise = Noise([3], logits.shape[1])
-        whole = [ids.tolist() for ids in session.draw(logits, 9, Sampler(), noise, Pairs(5.0))]
+        whole = [ids.tolist() for ids in draw(session, logits, 9, Sampler(), [3], Pairs(5.0))]
         session.truncate(0, 4), session.truncate(1, 4)
-        drawn = session.draw(logits, 9, Sampler(), noise, Pairs(5.0))
+        drawn = draw(session, logits, 9, Sampler(), [3], Pairs(5.0))
         got = [next(drawn).tolist()]
         session._loop.bad[0] = 4  # the fourth draw
         got += [next(drawn).tolist() for _ in range(2)]
@@ -286,7 +282,7 @@ def test_steps_that_nobody_asked_for_may_be_bad(tiny):
 def test_nothing_runs_on_a_closed_model(tiny):
     janus = opened(tiny)
     session, logits = session_of(janus, length=150)
-    drawn = session.draw(logits, 50, Sampler(), Noise([3], logits.shape[1]), Pairs(5.0))
+    drawn = draw(session, logits, 50, Sampler(), [3], Pairs(5.0))
     next(drawn)
     janus.close()
     calls = janus._engines.backend.graphs["language_model.slice"].calls
@@ -301,7 +297,7 @@ def test_nothing_runs_on_a_closed_model(tiny):
         lambda session, logits: session.prefill([np.ones((4, 64), np.float32)], [0], "image"),
         lambda session, logits: session.fill([np.ones((1, 64), np.float32)], [0]),
         lambda session, logits: session.copy(0, 1),
-        lambda session, logits: next(session.draw(logits, 5, Sampler(), Noise([1], logits.shape[1]), Pairs(5.0))),
+        lambda session, logits: next(draw(session, logits, 5, Sampler(), [1], Pairs(5.0))),
         lambda session, logits: session._loop.step(32),
         lambda session, logits: session._loop.draw(),
     ],
@@ -361,6 +357,7 @@ def test_a_conversation_is_as_long_as_was_built(tiny):
 def test_out_of_memory_frees_what_is_idle(tiny):
     with opened(tiny) as janus:
         janus.generate("x")
+        wait_until_idle(janus)
         device, loops = janus._engines.backend.device, janus._engines._loops
         assert len(loops._idle) == 1
         real = device.allocate

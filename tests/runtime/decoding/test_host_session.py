@@ -1,5 +1,7 @@
 """Slots, lengths and the loop, first on a scripted model, then on a real one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,30 +11,32 @@ from janus_runtime.checks.verify import relative_difference
 from janus_runtime.decoding.host_session import HostSession
 from janus_runtime.decoding.sessions import open_session
 from janus_runtime.errors import NumericalError
+from janus_runtime.sampling.draw import Draw
 from janus_runtime.sampling.guidance import Pairs, Plain
 from janus_runtime.sampling.sampler import Sampler
 from testing.fakes import CountingModel
-from testing.sessions import prefill, step
+from testing.sessions import draw, prefill, step
 from tests.marks import needs_int8_cache
 
 GREEDY = Sampler(temperature=0)
 
 
-def session(rows=4, max_length=20, engines=None, grows=False):
-    return HostSession(engines or CountingModel(), rows, max_length, grows)
+def session(rows=4, max_length=20, engines=None):
+    return HostSession(engines or CountingModel(), rows, max_length)
 
 
 def row(*ids):
     return np.array(ids, np.float32)[:, None]
 
 
-def test_a_ragged_prefill_ends_at_each_rows_own_length():
+def test_a_prompt_is_a_call_of_its_own():
+    """What a row is computed from does not depend on who is prefilled with it."""
     opened = session()
     logits = prefill(opened, [row(1, 2, 3), row(5)], "image")
     assert logits.argmax(-1).tolist() == [6, 5]
     assert opened.lengths.tolist() == [3, 1, 0, 0]
-    assert opened.language_model.calls[0]["places"].tolist() == [2, 3]
-    assert opened.language_model.calls[0]["total_sequence_length"] == 3
+    assert [call["places"].tolist() for call in opened.language_model.calls] == [[2], [0]]
+    assert [call["total_sequence_length"].tolist() for call in opened.language_model.calls] == [3, 1]
 
 
 def test_steps_follow_each_rows_length():
@@ -50,23 +54,23 @@ def test_one_row_continues_where_it_stopped():
     assert opened.lengths.tolist() == [4]
 
 
-@pytest.mark.parametrize("length", [5, 6, 10, 12])
-@pytest.mark.parametrize("before", [0, 3])
-def test_a_lone_prompt_in_pieces_is_the_whole(monkeypatch, length, before):
-    monkeypatch.setattr("janus_runtime.decoding.host_session._CHUNK", 5)
-    opened = session(rows=2, engines=CountingModel(cache="int8"))
+@pytest.mark.parametrize("length", [2, 5, 6, 10, 12])
+@pytest.mark.parametrize("before", [0, 3, 5])
+def test_a_prompt_is_cut_at_multiples_counted_from_its_rows_start(monkeypatch, length, before):
+    monkeypatch.setattr("janus_runtime.decoding.session.GRID", 5)
+    opened = session(rows=2)
     if before:
         prefill(opened, [row(*range(before))], "image", 1)
     first = len(opened.language_model.calls)
     logits = prefill(opened, [row(*range(length))], "image", 1)
     assert logits.argmax(-1).tolist() == [(sum(range(before)) + sum(range(length))) % 8]
     assert opened.lengths.tolist() == [0, before + length]
-    sizes = [call["embeds"].shape[1] for call in opened.language_model.calls[first:]]
-    assert sizes == [5] * (length // 5) + [length % 5] * (length % 5 > 0)
+    ends = np.cumsum([before, *(call["embeds"].shape[1] for call in opened.language_model.calls[first:])]).tolist()
+    assert ends == sorted({before, before + length, *(cut for cut in range(5, before + length, 5) if cut > before)})
 
 
 def test_a_piece_that_fails_undoes_the_ones_before(monkeypatch):
-    monkeypatch.setattr("janus_runtime.decoding.host_session._CHUNK", 5)
+    monkeypatch.setattr("janus_runtime.decoding.session.GRID", 5)
     engines = CountingModel(cache="int8")
     opened = session(rows=1, engines=engines)
     prefill(opened, [row(1, 2)], "image")
@@ -121,6 +125,7 @@ def test_some_rows_step_and_others_wait():
     logits = opened.step(np.array([1, 2], np.int32), [3, 1])
     assert [found.argmax() for found in logits] == [5, 4]
     assert opened.lengths.tolist() == [1, 2, 1, 2]
+    assert opened.language_model.calls[-1]["embeds"].shape[0] == 2, "one call"
     assert step(opened, np.zeros(4, np.int32)).argmax(-1).tolist() == [1, 4, 3, 5]
 
 
@@ -149,39 +154,57 @@ def test_the_cache_is_the_same_memory_in_every_call():
     engines.language_model._answer = spy
     opened = session(rows=2, engines=engines)
     prefill(opened, [row(1), row(2)], "image")
+    seen.clear()
     for _ in range(3):
         step(opened, np.array([1, 1], np.int32))
     assert len(seen) == 1
 
 
-def test_a_cache_that_grows_keeps_what_it_holds():
-    opened = session(rows=2, max_length=12, grows=True)
-    assert opened.capacity == 0
-    prefill(opened, [row(1, 2), row(3)], "image")
-    assert opened.capacity == 3
-    for count, capacity in ((3, 3), (4, 6), (5, 6), (6, 6), (7, 10), (8, 10), (9, 10), (10, 10), (11, 12), (12, 12)):
-        logits = step(opened, np.array([1, 1], np.int32))
-        assert opened.lengths.tolist() == [count, count - 1] and opened.capacity == capacity
-        assert logits.argmax(-1).tolist() == [(count + 1) % 8, (count + 1) % 8]
-    assert session(max_length=12).capacity == 12
+def test_more_slots_keep_what_the_first_hold():
+    opened = session(rows=9, max_length=12)
+    for index in range(9):
+        prefill(opened, [row(index, 1)], "image", index)
+        assert step(opened, np.zeros(index + 1, np.int32)).argmax(-1).tolist() == [(each + 1) % 8 for each in range(index + 1)]
 
 
-def test_a_cache_that_cannot_grow_stays_as_it_was(monkeypatch):
-    opened = session(rows=1, grows=True)
+def test_slots_that_cannot_be_had_leave_the_others(monkeypatch):
+    opened = session(rows=3)
     prefill(opened, [row(1, 2)], "image")
     with monkeypatch.context() as patch:
-        patch.setattr("janus_runtime.decoding.host_session.np.zeros", lambda *shape: (_ for _ in ()).throw(MemoryError("no room")))
-        step(opened, np.array([1], np.int32))
+        patch.setattr("janus_runtime.decoding.host_session.HostMemory", lambda *given: (_ for _ in ()).throw(MemoryError("no room")))
         with pytest.raises(MemoryError):
-            step(opened, np.array([1], np.int32))
-    assert opened.lengths.tolist() == [3]
-    assert step(opened, np.array([1], np.int32)).argmax(-1).tolist() == [5]
+            prefill(opened, [row(1), row(2)], "image", 1)
+    assert opened.lengths.tolist() == [2, 0, 0]
+    assert step(opened, np.array([1], np.int32)).argmax(-1).tolist() == [4]
+    assert prefill(opened, [row(1)], "image", 1).argmax(-1).tolist() == [1]
+
+
+def test_memory_is_that_of_tokens_and_is_given_back(janus):
+    """A cache with room for a thousand rows of the model's longest takes what its rows hold, and `trim` gives back what they held."""
+    with open_session(janus._engines, "text", 1000, janus.manifest.language_model.max_length) as opened:
+        (prompt,) = embeddings(janus, 40)
+        before = anonymous_bytes()
+        opened.prefill([prompt] * 200, range(200), "text")
+        held = anonymous_bytes() - before
+        assert 200 * opened.row_bytes(40) <= held < 20 * 200 * opened.row_bytes(40) + 20e6, "pages are larger than heads of this model"
+        for index in range(2, 200):
+            opened.truncate(index)
+        opened.trim()
+        assert anonymous_bytes() - before < held / 2
+        step(opened, np.array([8, 9], np.int32))
+
+
+def anonymous_bytes():
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("private memory is read from /proc, which Linux has")
+    return int(next(line for line in status.read_text().splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
 
 
 def test_draw_feeds_each_pair_its_own_id():
     opened = session(rows=4)
     logits = prefill(opened, [row(1), row(2), row(3), row(4)], "image")
-    drawn = opened.draw(logits, 3, GREEDY, None, Pairs(1.0))
+    drawn = draw(opened, logits, 3, GREEDY, [0, 0], Pairs(1.0))
     # Guidance 1 follows the conditional rows 0 and 2: 1, then 1+1, then 1+1+2; 3, then 3+3, …
     assert [ids.tolist() for ids in drawn] == [[1, 3], [2, 6], [4, 4]]
     fed = [call["ids"][:, 0].tolist() for call in opened._engines.embed["image"].calls]
@@ -190,23 +213,46 @@ def test_draw_feeds_each_pair_its_own_id():
 
 def test_draw_takes_no_step_that_nobody_asked_for():
     opened = session(rows=1)
-    drawn = opened.draw(prefill(opened, [row(1)], "image"), 2, GREEDY, None, Plain())
+    drawn = draw(opened, prefill(opened, [row(1)], "image"), 2, GREEDY, [0], Plain())
     next(drawn)
     assert opened.lengths.tolist() == [1]
     assert len(list(drawn)) == 1
     assert opened.lengths.tolist() == [2], "the last id is drawn and not fed back"
 
 
-def test_noise_is_asked_for_by_step():
-    opened, steps = session(rows=1), []
+def test_rows_of_any_age_draw_together():
+    """Text and pictures, each with its own settings and its own number of draws before: what each gives is what it gives alone."""
 
-    def noise(step):
-        steps.append(step)
-        return np.zeros((1, 8), np.float32)
+    def filled():
+        opened = session(rows=4)
+        pictures, text = prefill(opened, [row(1), row(2)], "image"), prefill(opened, [row(3)], "text", 2)
+        return opened, [*pictures, *text]
 
-    drawn = opened.draw(prefill(opened, [row(1)], "image"), 3, Sampler(), noise, Plain())
-    assert len(list(drawn)) == 3
-    assert steps == [0, 1, 2]
+    draws = [Draw(5, 0, Sampler(2.0), Pairs(1.5)), Draw(6, 9, Sampler(1.0, top_k=3), Plain())]
+    opened, logits = filled()
+    together = list(opened.draw(logits, [0, 1, 2], draws, 4))
+    opened, logits = filled()
+    alone = list(zip(opened.draw(logits[:2], [0, 1], draws[:1], 4), opened.draw(logits[2:], [2], draws[1:], 4), strict=True))
+    assert together == [[*picture, *text] for picture, text in alone]
+
+
+def test_a_draw_that_fails_ends_the_others_after_their_next_id():
+    engines = CountingModel()
+    opened = session(rows=3, engines=engines)
+    logits = prefill(opened, [row(1), row(2), row(3)], "image")
+    drawn = opened.draw(list(logits), [0, 1, 2], [Draw(0, 0, GREEDY, Plain())] * 3, 5)
+    assert next(drawn) == [1, 2, 3]
+    head = engines.head["image"]._answer
+
+    def spoil(inputs, outputs):
+        logits = head(inputs, outputs)["logits"]
+        logits[1] = np.nan
+        return {"logits": logits}
+
+    engines.head["image"]._answer = spoil
+    first, failed, last = next(drawn)
+    assert (first, last) == (2, 6) and isinstance(failed, NumericalError)
+    assert next(drawn, None) is None and opened.lengths.tolist() == [2, 1, 2]
 
 
 @pytest.mark.parametrize("guilty", ["language_model", "image_head"])
