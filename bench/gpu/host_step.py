@@ -28,6 +28,7 @@ from janus_runtime.decoding.engines import ENDS, Engines
 from janus_runtime.sampling.guidance import Pairs
 from janus_runtime.sampling.sampler import Sampler
 from testing.fake_cuda import FakeCuda, FakeStream
+from testing.sessions import draw
 
 STEPS = 400
 _PROMPT = 20
@@ -105,8 +106,8 @@ def measure(path: Path, rows: int, rounds: int) -> dict[str, float]:
 
 def _step(limits: DecoderLimits, engines: Engines, rows: int) -> float:
     """Seconds a step of one draw, but for the first ones, in which calls are recorded. Steps are queued many at a time."""
-    embed, head, draw = (engines[name] for name in ENDS["image"])
-    graphs: Any = LoopEngines(embed, engines.language_model, head, draw)  # type: ignore[arg-type]
+    embed, head, image_draw = (engines[name] for name in ENDS["image"])
+    graphs: Any = LoopEngines(embed, engines.language_model, head, image_draw)  # type: ignore[arg-type]
     with DeviceSession(limits, graphs, LoopPool(), rows, _PROMPT + STEPS) as session:
         session.lengths[:] = _PROMPT
         num_ids = int(head.spec.outputs["logits"].shape[-1])

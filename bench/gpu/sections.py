@@ -170,6 +170,7 @@ def spread_nan(janus: Janus) -> None:
         good, bad = session.prefill([whole, whole * np.nan], [0, 1], "image")
         if isinstance(good, NumericalError) or not isinstance(bad, NumericalError):
             raise JanusError("NaN in the prompt of one row is not the error of that row alone")
+        session.prefill([whole], [1], "image")
         logits = np.full((2, len(good)), np.nan, np.float32)
         with contextlib.suppress(NumericalError):
             next(draw(session, logits, 3, Sampler(), [0], Pairs(5.0)))
