@@ -63,6 +63,22 @@ class Cancelled(JanusError):
     code = "cancelled"
 
 
+class DeadlineExceeded(JanusError):
+    """A request was not done within the time that its caller gave it."""
+
+    code = "deadline"
+
+
+class Busy(JanusError):
+    """The queue of requests is full. `retry_after_s`: when there may be room again."""
+
+    code = "busy"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 def is_out_of_memory(reason: str) -> bool:
     """Whether a library's error says that it got no memory, in the words that libraries have for it."""
     return any(words in reason.lower() for words in ("out of memory", "outofmemory", "out_of_memory", "allocate memory"))

@@ -5,10 +5,13 @@ Rules are the original `VLChatProcessor`'s. Letters: T ids of one prompt, D hidd
 
 import json
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tokenizers import Tokenizer as _Tokenizer
 from tokenizers import __version__ as tokenizers_version
 from tokenizers.decoders import DecodeStream
@@ -17,6 +20,15 @@ from .bundle.manifest import Manifest, Template
 from .errors import BundleError, PromptError, first_line
 
 Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation. `images`, which only a user's has, are placed before its text, in order."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    images: tuple[Image.Image, ...] = ()
 
 
 def render(template: Template, messages: Sequence[tuple[str, str]], system: str = "") -> str:
