@@ -60,8 +60,8 @@ def _get(parts: SplitResult, address: str, port: int, max_bytes: int) -> bytes:
     assert parts.hostname is not None
     stream = socket.create_connection((address, port), timeout=_TIMEOUT_S)
     # The time limit of a socket is one for each read, of which a slow host can make many.
-    same = stream.dup()
-    timer = threading.Timer(_TIMEOUT_S, _shut_down, (same,))
+    same, expired = stream.dup(), threading.Event()
+    timer = threading.Timer(_TIMEOUT_S, _shut_down, (same, expired))
     timer.daemon = True
     timer.start()
     try:
@@ -80,6 +80,8 @@ def _get(parts: SplitResult, address: str, port: int, max_bytes: int) -> bytes:
             body += chunk
             if len(body) > max_bytes:
                 raise refuse(f"the picture at {parts.hostname} has more than {max_bytes:,} bytes; send a smaller one", "image_url")
+        if expired.is_set():
+            raise TimeoutError
         return bytes(body)
     finally:
         timer.cancel()
@@ -87,7 +89,8 @@ def _get(parts: SplitResult, address: str, port: int, max_bytes: int) -> bytes:
         stream.close()
 
 
-def _shut_down(stream: socket.socket) -> None:
-    # Ends every read and write of it that waits.
+def _shut_down(stream: socket.socket, expired: threading.Event) -> None:
+    """Ends every read and write that waits, as if the host had come to its end."""
+    expired.set()
     with contextlib.suppress(OSError):
         stream.shutdown(socket.SHUT_RDWR)

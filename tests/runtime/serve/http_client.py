@@ -65,7 +65,7 @@ class HttpClient:
         return self.ask("POST", "/v1/images/generations", {"prompt": "a red circle", **fields}, headers)
 
     def chat(self, headers: dict[str, str] | None = None, **fields: Any) -> Answer:
-        return self.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "What is it?"}], **fields}, headers)
+        return self.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "what is this"}], **fields}, headers)
 
     @contextmanager
     def socket(self):
