@@ -27,7 +27,7 @@ _log = logging.getLogger("janus_runtime.serve")
 def make_app(service: Service) -> ASGIApp:
     """The whole server as an ASGI application."""
     # No pages of documentation: FastAPI's load their scripts from other hosts.
-    api = FastAPI(title="janus-rt", version=__version__, docs_url=None, redoc_url=None)
+    api = FastAPI(title="janus-rt", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     for routes in (image_routes(service), chat_routes(service), probe_routes(service)):
         api.include_router(routes)
     _answer_for_errors(api)

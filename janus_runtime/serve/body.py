@@ -10,6 +10,8 @@ from .settings import ServeSettings
 
 # A client reads no answer before it has sent its body, unless it asks first. For the answer to arrive, so many times the limit is read.
 _DROPPED = 4
+# Bodies in memory at once, if all are as long as they may be.
+_IN_HAND = 16
 
 
 class Body:
@@ -19,6 +21,7 @@ class Body:
         self._app = app
         self._limit = settings.max_body_bytes
         self._timeout_s = settings.body_timeout_s
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -34,12 +37,20 @@ class Body:
         except ApiError as error:
             await error.response()(scope, receive, send)
             return
+        if self._held + len(body) > self._limit * _IN_HAND:
+            busy = "the bodies of the requests in hand fill the memory that the server has for them; try again later"
+            await ApiError(429, busy, code="busy", headers={"retry-after": "5"}).response()(scope, receive, send)
+            return
         first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return first.pop() if first else await receive()
 
-        await self._app(scope, replay, send)
+        self._held += len(body)
+        try:
+            await self._app(scope, replay, send)
+        finally:
+            self._held -= len(body)
 
     async def _receive(self, scope: Scope, receive: Receive) -> bytes:
         headers = Headers(scope=scope)

@@ -17,8 +17,8 @@ from ..events import Failed, Finished, Said, Usage
 from ..prompt import Message
 from .api_error import documented, refuse
 from .chat_schema import ChatAnswer, ChatMessage, ChatRequest, TextPart
-from .event_stream import DONE, EventStream, event
-from .picture_input import read_url
+from .event_stream import DONE, EVENT_SCHEMA, EventStream, event
+from .picture_input import check_pixels, read_url
 from .service import Service
 from .settings import ServeSettings
 from .stop_strings import StopStrings
@@ -27,7 +27,7 @@ from .work import Work, until_gone
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answers; with `stream` a chunk for each piece of text, and [DONE] at the end.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": EVENT_SCHEMA}},
     }
 }
 _ERRORS = documented(400, 401, 403, 408, 409, 413, 415, 429, 500, 503, 504)
@@ -102,7 +102,8 @@ def _choose_seed(asked: ChatRequest) -> int:
 
 def _read_messages(messages: Sequence[ChatMessage], settings: ServeSettings) -> list[Message]:
     """Texts of a message on lines of their own, its pictures before them. Blocks: reads pictures."""
-    read = []
+    read: list[Message] = []
+    every: list[Image.Image] = []
     for number, message in enumerate(messages):
         images: list[Image.Image] = []
         texts = [message.content] if isinstance(message.content, str) else []
@@ -111,31 +112,34 @@ def _read_messages(messages: Sequence[ChatMessage], settings: ServeSettings) -> 
                 texts.append(part.text)
             else:
                 images.append(read_url(part.image_url.url, f"picture {len(images)} of messages.{number}", settings))
+                every.append(images[-1])
+                check_pixels(every, "messages", settings)
         read.append(Message("system" if message.role == "developer" else message.role, "\n".join(texts), tuple(images)))
     return read
 
 
 async def _submit(service: Service, request: Request, asked: ChatRequest, seed: int) -> Work:
     """Has the answers given. Raises ApiError if a picture cannot be read or the model does not take the request."""
-    messages = await asyncio.to_thread(_read_messages, asked.messages, service.settings)
     limit = asked.max_completion_tokens or asked.max_tokens
     if limit is None and service.settings.max_tokens is not None:
         limit = min(service.model.manifest.defaults.max_tokens, service.settings.max_tokens)
-    work = Work(service.traffic, service.metrics.meter("chat"))
-    request.state.meter = work.meter
-    for number in range(asked.n):
-        await work.submit(
-            partial(
-                service.model.submit_answer,
-                messages,
-                max_tokens=limit,
-                temperature=asked.temperature,
-                top_k=asked.top_k,
-                top_p=asked.top_p,
-                seed=seed + number,
-                deadline_s=service.settings.timeout_s,
+    async with service.reading:
+        messages = await asyncio.to_thread(_read_messages, asked.messages, service.settings)
+        work = Work(service.traffic, service.metrics.meter("chat"))
+        request.state.meter = work.meter
+        for number in range(asked.n):
+            await work.submit(
+                partial(
+                    service.model.submit_answer,
+                    messages,
+                    max_tokens=limit,
+                    temperature=asked.temperature,
+                    top_k=asked.top_k,
+                    top_p=asked.top_p,
+                    seed=seed + number,
+                    deadline_s=service.settings.timeout_s,
+                )
             )
-        )
     return work
 
 

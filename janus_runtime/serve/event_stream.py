@@ -15,6 +15,8 @@ from .work import Work, until_gone
 
 _log = logging.getLogger("janus_runtime.serve")
 DONE = b"data: [DONE]\n\n"
+EVENT_SCHEMA = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
+"""Of one event, in the OpenAPI document."""
 
 
 def event(value: dict[str, Any], name: str | None = None) -> bytes:

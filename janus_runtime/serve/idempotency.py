@@ -44,7 +44,7 @@ class Answers:
         if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
             raise refuse("the Idempotency-Key must have 1 to 255 printable characters of ASCII", "Idempotency-Key")
         body = await request.body()
-        digest = hashlib.sha256(request.url.path.encode() + b"\0" + body).digest()
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(request.url.path.encode() + b"\0" + body).digest())
         self._forget_old()
         kept = self._kept.get(key)
         if kept is None:

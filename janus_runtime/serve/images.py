@@ -18,17 +18,18 @@ from starlette.responses import Response
 from ..drawing.request import GeneratedImage
 from ..events import Drawn, Finished, Partial, Progress, Usage
 from .api_error import documented, invalid_fields, refuse
-from .event_stream import EventStream, event
+from .event_stream import EVENT_SCHEMA, EventStream, event
 from .image_schema import EditRequest, ImageRequest, ImagesAnswer
-from .picture_input import read_picture
+from .picture_input import check_pixels, read_picture
 from .picture_output import PictureOutput, parse_size
 from .service import Service
+from .settings import ServeSettings
 from .work import Work, until_gone
 
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The pictures; with `stream` an event for each picture, the last one that is done.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": EVENT_SCHEMA}},
     }
 }
 _ERRORS = documented(400, 401, 403, 408, 409, 413, 415, 429, 500, 503, 504)
@@ -77,21 +78,21 @@ def image_routes(service: Service) -> APIRouter:
                 "trained for it, start the server with --edits",
                 code="unsupported",
             )
-        asked, image = await _read_form(request)
-        return await _answer(service, request, asked, image)
+        asked, picture = await _read_form(request)
+        return await _answer(service, request, asked, picture)
 
     return router
 
 
-async def _read_form(request: Request) -> tuple[EditRequest, Image.Image]:
-    """The form's fields and its picture. Raises ApiError."""
+async def _read_form(request: Request) -> tuple[EditRequest, bytes]:
+    """The form's fields and its picture's file. Raises ApiError."""
     parser = _InMemory(request.headers, request.stream(), max_files=8, max_fields=100)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise refuse(f"the body is not multipart/form-data: {error.message}", code="invalid_form") from None
     try:
-        return _read_fields(form), await _read_image(form)
+        return _read_fields(form), await _read_file(form)
     finally:
         await form.close()
 
@@ -106,14 +107,20 @@ def _read_fields(form: FormData) -> EditRequest:
         raise invalid_fields(error.errors(include_url=False)) from None
 
 
-async def _read_image(form: FormData) -> Image.Image:
+async def _read_file(form: FormData) -> bytes:
     files = [*form.getlist("image"), *form.getlist("image[]")]
     if len(files) != 1 or not isinstance(files[0], UploadFile):
         raise refuse(f"the form has {len(files)} fields image; expected one, a picture's file", "image")
-    return await asyncio.to_thread(read_picture, await files[0].read(), "the image", "image")
+    return await files[0].read()
 
 
-async def _answer(service: Service, request: Request, asked: ImageRequest, image: Image.Image | None) -> Response:
+def _decode(picture: bytes, settings: ServeSettings) -> Image.Image:
+    image = read_picture(picture, "the image", "image")
+    check_pixels([image], "image", settings)
+    return image
+
+
+async def _answer(service: Service, request: Request, asked: ImageRequest, picture: bytes | None) -> Response:
     service.require("generation")
     settings, native = service.settings, service.model.manifest.image_output.size
     service.check_size("n", asked.n, settings.max_n)
@@ -122,13 +129,13 @@ async def _answer(service: Service, request: Request, asked: ImageRequest, image
     compression = 100 if asked.output_compression is None else asked.output_compression
     output = PictureOutput(parse_size(asked.size, native), asked.output_format, compression, service.maker)
     if not asked.stream:
-        body = await service.answers.get(request, lambda: _draw_all(service, request, asked, image, output))
+        body = await service.answers.get(request, lambda: _draw_all(service, request, asked, picture, output))
         return Response(body, media_type="application/json")
     if "idempotency-key" in request.headers:
         raise refuse("an Idempotency-Key is for answers that are not streams; leave it or stream out", "Idempotency-Key")
     seed = _choose_seed(asked.seed)
-    work = await until_gone(request.receive, _submit(service, request, asked, image, seed))
-    kind = "image_generation" if image is None else "image_edit"
+    work = await until_gone(request.receive, _submit(service, request, asked, picture, seed))
+    kind = "image_generation" if picture is None else "image_edit"
     return EventStream(_stream(work, kind, output, service.model_name), work, settings.ping_s)
 
 
@@ -137,34 +144,36 @@ def _choose_seed(asked: int | None) -> int:
     return secrets.randbelow(1 << 32) if asked is None or asked == -1 else asked
 
 
-async def _submit(service: Service, request: Request, asked: ImageRequest, image: Image.Image | None, seed: int) -> Work:
+async def _submit(service: Service, request: Request, asked: ImageRequest, picture: bytes | None, seed: int) -> Work:
     """Has the pictures drawn. Raises ApiError if the model does not take the request."""
-    work = Work(service.traffic, service.metrics.meter("image"))
-    request.state.meter = work.meter
-    await work.submit(
-        partial(
-            service.model.submit_drawing,
-            asked.prompt,
-            asked.n,
-            seed=seed,
-            cfg_weight=asked.cfg_weight if asked.guidance_scale is None else asked.guidance_scale,
-            temperature=asked.temperature,
-            top_k=asked.top_k,
-            top_p=asked.top_p,
-            steps=asked.steps,
-            image=image,
-            image_weight=asked.image_weight if isinstance(asked, EditRequest) else None,
-            partial_images=asked.partial_images,
-            progress=asked.stream and asked.progress,
-            deadline_s=service.settings.timeout_s,
+    async with service.reading:
+        image = None if picture is None else await asyncio.to_thread(_decode, picture, service.settings)
+        work = Work(service.traffic, service.metrics.meter("image"))
+        request.state.meter = work.meter
+        await work.submit(
+            partial(
+                service.model.submit_drawing,
+                asked.prompt,
+                asked.n,
+                seed=seed,
+                cfg_weight=asked.cfg_weight if asked.guidance_scale is None else asked.guidance_scale,
+                temperature=asked.temperature,
+                top_k=asked.top_k,
+                top_p=asked.top_p,
+                steps=asked.steps,
+                image=image,
+                image_weight=asked.image_weight if isinstance(asked, EditRequest) else None,
+                partial_images=asked.partial_images,
+                progress=asked.stream and asked.progress,
+                deadline_s=service.settings.timeout_s,
+            )
         )
-    )
     return work
 
 
-async def _draw_all(service: Service, request: Request, asked: ImageRequest, image: Image.Image | None, output: PictureOutput) -> bytes:
+async def _draw_all(service: Service, request: Request, asked: ImageRequest, picture: bytes | None, output: PictureOutput) -> bytes:
     """The answer's JSON, once all pictures are done."""
-    work = await _submit(service, request, asked, image, _choose_seed(asked.seed))
+    work = await _submit(service, request, asked, picture, _choose_seed(asked.seed))
     try:
         encoded: dict[int, asyncio.Task[dict[str, Any]]] = {}
         usage = None

@@ -1,5 +1,6 @@
 """What every route works with."""
 
+import asyncio
 import time
 from dataclasses import dataclass
 
@@ -22,13 +23,15 @@ class Service:
     answers: Answers
     maker: dict[str, str]
     """What a PNG says of who drew it."""
+    reading: asyncio.Semaphore
+    """Held while pictures of a request are in memory whole: decoded, they take a hundred times what their files do."""
     started: int
     """Seconds since 1970."""
 
     @classmethod
     def over(cls, model: Model, settings: ServeSettings) -> "Service":
         maker = describe_maker(model.manifest, model.backend)
-        return cls(model, settings, Traffic(), Metrics(model), Answers(settings), maker, int(time.time()))
+        return cls(model, settings, Traffic(), Metrics(model), Answers(settings), maker, asyncio.Semaphore(2), int(time.time()))
 
     @property
     def model_name(self) -> str:

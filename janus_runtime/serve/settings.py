@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..pictures.image import MAX_PIXELS
+
 MIB = 1 << 20
 
 
@@ -27,7 +29,9 @@ class ServeSettings:
     """Requests that may be in the server at once, their bodies in its memory."""
     max_body_bytes: int = 32 * MIB
     max_images: int = 16
-    """Pictures in one request."""
+    """Pictures in one request,"""
+    max_pixels: int = MAX_PIXELS
+    """and pixels of all of them together: a small file may hold very many."""
     max_prompt_chars: int = 32_000
     max_n: int = 10
     max_tokens: int | None = None

@@ -84,20 +84,40 @@ def client(openai, server):
         yield opened
 
 
-@pytest.fixture
-def scripted(model):
+@pytest.fixture(scope="session")
+def scripted_model(model):
     from tests.runtime.serve.scripted_model import ScriptedModel
 
     return ScriptedModel(model.manifest)
 
 
-@pytest.fixture
-def scripted_server(scripted):
-    """A server whose model does what the test says."""
-    with serving(scripted, edits=True, ping_s=0.05) as client:
+@pytest.fixture(scope="session")
+def session_server(scripted_model):
+    with serving(scripted_model, edits=True, ping_s=0.05) as client:
         yield client
-    for request in scripted.submitted:
+
+
+@pytest.fixture
+def scripted(model, scripted_model):
+    """A model that does what the test says; as new."""
+    vars(scripted_model).clear()
+    scripted_model.__init__(model.manifest)
+    yield scripted_model
+    for request in scripted_model.submitted:
         request.handle.cancel()
+
+
+@pytest.fixture
+def scripted_server(scripted, session_server):
+    """A server over `scripted`. Starting one for each test would take longer than the tests."""
+    yield session_server
+
+
+@pytest.fixture
+def fresh_server(scripted):
+    """A server over `scripted` that nobody has asked yet."""
+    with serving(scripted) as client:
+        yield client
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Bodies that are too long or too slow, with their length stated or not."""
 
+import contextlib
+
 import pytest
 
 from tests.runtime.serve.conftest import serving
@@ -75,6 +77,16 @@ def test_a_body_that_does_not_come(scripted):
         stream.sendall(head("content-length: 100") + b"{")
         answer = parse(read_all(stream))
     assert answer.status == 408 and answer.error["code"] == "body_timeout"
+
+
+def test_more_bodies_than_memory_is_given_for(scripted):
+    body = b'{"prompt": "a"' + b" " * 1000 + b"}"
+    with serving(scripted, max_body_bytes=1024) as server, contextlib.ExitStack() as streams:
+        for _ in range(16):
+            streams.enter_context(server.socket()).sendall(server.request_bytes(PATH, body))
+            scripted.next()
+        answer = server.ask("POST", PATH, body, {"content-type": "application/json"})
+        assert answer.status == 429 and "bodies" in answer.error["message"] and answer.headers["retry-after"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"a"', b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000, b"1" * 10_000, b"\0"])

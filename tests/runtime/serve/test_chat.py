@@ -124,6 +124,12 @@ def test_longer_than_the_model_ends_with_the_model(server):
     assert server.chat(max_tokens=10**9).status == 200
 
 
+def test_pixels_of_all_pictures_together(scripted):
+    with serving(scripted, max_pixels=100) as server:
+        answer = server.chat(messages=[text("user", [image_part(), image_part()])])
+    assert answer.status == 400 and "128 pixels; this server takes 100" in answer.error["message"]
+
+
 @pytest.mark.parametrize(("asked", "given"), [({}, 5), ({"max_tokens": 3}, 3)])
 def test_the_servers_own_limit(scripted, asked, given):
     with serving(scripted, max_tokens=5) as server:

@@ -35,46 +35,46 @@ def test_the_same_answer_for_the_same_key(server):
     assert server.draw().body != first.body
 
 
-def test_who_comes_while_the_first_runs_joins_it(scripted, scripted_server):
-    first = ask_later(scripted_server, headers=KEY)
+def test_who_comes_while_the_first_runs_joins_it(scripted, fresh_server):
+    first = ask_later(fresh_server, headers=KEY)
     request = scripted.next()
-    second = ask_later(scripted_server, headers=KEY)
-    wait_for_requests(scripted_server, 2)
+    second = ask_later(fresh_server, headers=KEY)
+    wait_for_requests(fresh_server, 2)
     request.draw()
     request.finish()
     assert first().body == second().body and len(scripted.submitted) == 1
 
 
-def test_the_work_goes_on_when_its_client_goes_away(scripted, scripted_server):
+def test_the_work_goes_on_when_its_client_goes_away(scripted, fresh_server):
     """As a client does that has waited long enough, and asks again."""
-    with scripted_server.socket() as stream:
-        stream.sendall(scripted_server.request_bytes("/v1/images/generations", b'{"prompt": "a red circle"}', "idempotency-key: one"))
+    with fresh_server.socket() as stream:
+        stream.sendall(fresh_server.request_bytes("/v1/images/generations", b'{"prompt": "a red circle"}', "idempotency-key: one"))
         request = scripted.next()
-    wait_for_requests(scripted_server, 0)
+    wait_for_requests(fresh_server, 0)
     assert not request.handle.cancelled.is_set()
-    again = ask_later(scripted_server, headers=KEY)
-    wait_for_requests(scripted_server, 1)
+    again = ask_later(fresh_server, headers=KEY)
+    wait_for_requests(fresh_server, 1)
     request.draw()
     request.finish()
     assert again().status == 200 and len(scripted.submitted) == 1
 
 
-def test_another_body_under_the_same_key(scripted, scripted_server):
-    first = ask_later(scripted_server, headers=KEY)
+def test_another_body_under_the_same_key(scripted, fresh_server):
+    first = ask_later(fresh_server, headers=KEY)
     request = scripted.next()
-    answer = scripted_server.draw(KEY, n=2)
+    answer = fresh_server.draw(KEY, n=2)
     assert answer.status == 409 and answer.error["code"] == "idempotency_key" and answer.headers["x-should-retry"] == "false"
-    assert scripted_server.chat(KEY).status == 409
+    assert fresh_server.chat(KEY).status == 409
     request.draw()
     request.finish()
     assert first().status == 200
 
 
-def test_errors_are_not_kept(scripted, scripted_server):
+def test_errors_are_not_kept(scripted, fresh_server):
     scripted.error = ValueError("not today")
-    assert scripted_server.draw(KEY).status == 400
+    assert fresh_server.draw(KEY).status == 400
     scripted.error = None
-    again = ask_later(scripted_server, headers=KEY)
+    again = ask_later(fresh_server, headers=KEY)
     request = scripted.next()
     request.draw()
     request.finish()

@@ -20,12 +20,12 @@ def values(server):
     }
 
 
-def test_names_are_those_of_vllm_with_our_prefix(scripted_server, scripted):
-    found = values(scripted_server)
+def test_names_are_those_of_vllm_with_our_prefix(fresh_server, scripted):
+    found = values(fresh_server)
     assert found["janus_num_requests_running{}"] == 1 and found["janus_num_requests_waiting{}"] == 0
     assert found["janus_rows{}"] == 2 and found["janus_max_rows{}"] == 16 and found["janus_kv_cache_max_bytes{}"] == 4000
     assert found["janus_steps_total{}"] == 10 and found["janus_stepped_rows_total{}"] == 20 and found["janus_reused_tokens_total{}"] == 40
-    text = scripted_server.get("/metrics").body.decode()
+    text = fresh_server.get("/metrics").body.decode()
     families = set(re.findall(r"^# TYPE (\w+)", text, re.M))
     assert {
         "janus_request_queue_time_seconds", "janus_time_to_first_token_seconds", "janus_inter_token_latency_seconds",
@@ -53,18 +53,18 @@ def test_what_requests_count(model):
     assert found['janus_http_requests_total{path="/v1/images/generations",status="200"}'] == 1
 
 
-def test_ends_that_are_none(scripted, scripted_server):
-    with scripted_server.socket() as stream:
-        stream.sendall(scripted_server.request_bytes("/v1/images/generations", b'{"prompt": "a"}'))
+def test_ends_that_are_none(scripted, fresh_server):
+    with fresh_server.socket() as stream:
+        stream.sendall(fresh_server.request_bytes("/v1/images/generations", b'{"prompt": "a"}'))
         request = scripted.next()
     assert request.handle.cancelled.wait(60)
     scripted.submit_drawing = lambda prompt, n, post, **settings: failing(scripted, prompt, post, settings)
-    assert scripted_server.draw().status == 500
+    assert fresh_server.draw().status == 500
     scripted.submit_drawing = None  # which raises
-    assert scripted_server.draw().status == 500
+    assert fresh_server.draw().status == 500
     for path in ("/a", "/b", "/v1/images/generations"):
-        scripted_server.get(path)
-    found = values(scripted_server)
+        fresh_server.get(path)
+    found = values(fresh_server)
     assert found['janus_request_success_total{finished_reason="abort",kind="image"}'] == 1
     assert found['janus_request_success_total{finished_reason="error",kind="image"}'] == 1
     assert found["janus_e2e_request_latency_seconds_count" + '{kind="image"}'] == 2
@@ -114,11 +114,11 @@ def test_the_log_has_a_line_for_each_request_and_no_secrets(model, format, capsy
         assert " POST /v1/images/generations 200 " in lines[0] and "images=2" in lines[0]
 
 
-def test_the_log_knows_who_went_away(scripted, scripted_server, caplog):
+def test_the_log_knows_who_went_away(scripted, fresh_server, caplog):
     caplog.set_level("INFO", "janus_runtime.serve")
     for extra in (b"", b', "stream": true'):
-        with scripted_server.socket() as stream:
-            stream.sendall(scripted_server.request_bytes("/v1/images/generations", b'{"prompt": "a"' + extra + b"}"))
+        with fresh_server.socket() as stream:
+            stream.sendall(fresh_server.request_bytes("/v1/images/generations", b'{"prompt": "a"' + extra + b"}"))
             request = scripted.next()
         assert request.handle.cancelled.wait(60)
     while len(requests := [record.request for record in caplog.records if hasattr(record, "request")]) < 2:
