@@ -2,6 +2,8 @@
 
 import base64
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +168,14 @@ def test_errors_have_their_classes_and_ids(client, openai):
     with pytest.raises(openai.BadRequestError, match="reserved token") as raised:
         client.images.generate(prompt="a <image_placeholder>")
     assert raised.value.code == "prompt"
+
+
+def test_the_guides_example(openai, server, tmp_path, monkeypatch, capsys):
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", guide, re.S)
+    monkeypatch.chdir(tmp_path)
+    example = example.replace("http://localhost:8000", server.url).replace("a red fox in the snow", PROMPT)
+    exec(compile(example, "docs/serving.md", "exec"), {})
+    with Image.open("fox.png") as drawn:
+        assert drawn.size == (64, 64)
+    assert "red" in capsys.readouterr().out
