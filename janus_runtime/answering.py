@@ -59,12 +59,16 @@ class Answering(Request):
         self._stop: Stop = "length"
         self._prepared = self._first = 0.0
         self.timings: dict[str, float] = {}
-        num_image = len(pixels) * prompter.manifest.image_input.num_tokens
-        self.usage = Usage(len(ids) - num_image, num_image, 0, 0)
+        self._cached_tokens = self._num_said = 0
 
     @property
     def needs_encoder(self) -> bool:
         return bool(self._pixels) or not self._engines.are_open(*self._graphs)
+
+    @property
+    def usage(self) -> Usage:
+        num_image = len(self._pixels) * self._prompter.manifest.image_input.num_tokens
+        return Usage(len(self._ids) - num_image, num_image, self._cached_tokens, self._num_said)
 
     def prepare(self) -> None:
         self.timings["load"] = self._engines.open(*self._graphs)
@@ -110,13 +114,14 @@ class Answering(Request):
     def take(self, lane: TokenLane, drawn: int) -> bool:
         now = time.perf_counter()
         if len(lane.drawn) == 1:
-            self._first = now
+            self._first, self._cached_tokens = now, lane.cached_tokens
             self.timings |= {"prefill": (now - self._prepared) * 1e3}
         self.timings["steps"] = (now - self._first) * 1e3
         if drawn == self._prompter.tokens.eos.id:
             self._stop = "eos"
             return False
         self._unsaid.append(drawn)
+        self._num_said += 1
         if text := self._text.feed(drawn):
             self._say(text)
         return True
@@ -124,8 +129,6 @@ class Answering(Request):
     def finish(self, lane: TokenLane) -> Callable[[], None] | None:
         if (rest := self._text.end()) or self._unsaid:
             self._say(rest)
-        count = len(lane.drawn) - (self._stop == "eos")
-        self.usage = Usage(self.usage.text_tokens, self.usage.image_tokens, lane.cached_tokens, count)
         self._lane = None  # It holds the embedded prompt.
         self.complete(self._stop)
         return None

@@ -75,6 +75,8 @@ class Finished:
 class Failed:
     error: Exception
     """A JanusError, or MemoryError."""
+    usage: Usage | None = None
+    """What it had used until then; None if it had not started."""
 
 
 Event = Started | Progress | Partial | Drawn | Said | Finished | Failed

@@ -9,6 +9,7 @@ from .chat import chat
 from .describe import describe
 from .generate import generate
 from .info import info
+from .serve import serve, ui
 from .verify import verify
 
 
@@ -18,5 +19,5 @@ def main() -> None:
     """Draw pictures from text and answer questions about pictures with DeepSeek Janus."""
 
 
-for command in (generate, describe, chat, info, verify, bench):
+for command in (generate, describe, chat, info, verify, bench, serve, ui):
     main.add_command(command)

@@ -1,7 +1,7 @@
 """Options that several commands share, and the model they open."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ exif_option = option(
 max_tokens_option = option("Answer", "--max-tokens", type=click.IntRange(1), default=512, help="Longest answer, in tokens.")
 
 
-def open_model(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that every command shares; opens the model and passes it on as `janus`."""
+def open_model(command: Callable[..., None], limits: Sequence[str] = (), announce: bool = True) -> Callable[..., None]:
+    """The options that every command shares; opens the model and passes it on as `janus`.
+
+    `limits`: options of `command` that `load` takes, too. `announce`: say on stderr which model and backend it is.
+    """
 
     @option("Output", "--json", "as_json", is_flag=True, help="Print one JSON object per result.")
     @option("Output", "--quiet", is_flag=True, help="No progress and no notes on stderr.")
@@ -48,8 +51,8 @@ def open_model(command: Callable[..., None]) -> Callable[..., None]:
             from ..bundle.bundle import NANO
             from ..janus import load
 
-            with load(NANO if bundle is None else bundle, backend) as janus:
-                if not quiet:
+            with load(NANO if bundle is None else bundle, backend, **{name: options[name] for name in limits}) as janus:
+                if announce and not quiet:
                     note(f"{janus.manifest.name}, {janus.manifest.precision}, {janus.backend_description}")
                     if janus.manifest.random_weights:
                         note("the weights of this bundle are random: expect noise, not pictures or sense")

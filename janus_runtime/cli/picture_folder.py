@@ -1,6 +1,5 @@
 """Pictures on disk: numbered names, parameters inside the PNG, nothing overwritten, nothing half written."""
 
-import dataclasses
 import os
 import re
 import sys
@@ -8,13 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from .. import __version__
-from ..console.output import printable
 from ..drawing.request import GeneratedImage
 from ..janus import Janus
 from ..pictures.image import grid, resize
+from ..pictures.png_text import describe_maker, png_text
 from ..whole_file import open_part, rename_new
 
 
@@ -28,13 +25,7 @@ class PictureFolder:
         ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
         if not (ancestor.is_dir() and os.access(ancestor, os.W_OK)):
             raise OSError(f"cannot write to {folder}: {ancestor} is no folder that we may write to; choose another --out")
-        manifest = janus.manifest
-        self._made_by = {
-            "software": f"janus-rt {__version__}",
-            "model": manifest.name,
-            "precision": manifest.precision,
-            "backend": janus.backend,
-        }
+        self._maker = describe_maker(janus.manifest, janus.backend)
 
     def save(self, picture: GeneratedImage) -> Path:
         """Writes one picture with its parameters and returns its path. Raises OSError."""
@@ -52,15 +43,9 @@ class PictureFolder:
         return resize(image, (self.upscale, self.upscale), Image.Resampling.LANCZOS)
 
     def _write(self, image: Image.Image, name: str, picture: GeneratedImage) -> Path:
-        info = PngInfo()
-        settings = dataclasses.asdict(picture.settings)
-        for key, value in {"prompt": picture.prompt, "seed": picture.seed, **settings, **self._made_by}.items():
-            if value is not None:
-                # The name of a model may come from a folder's, which need not be UTF-8.
-                info.add_itxt(key, printable(str(value)) if key in self._made_by else str(value))
         self.folder.mkdir(parents=True, exist_ok=True)
         with open_part(self.folder / name) as part:
-            image.save(part, format="PNG", pnginfo=info)
+            image.save(part, format="PNG", pnginfo=png_text(picture, self._maker))
             number = self._next_number()
             while True:
                 path = self.folder / f"{number:03}-{name}.png"

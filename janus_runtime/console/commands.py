@@ -1,6 +1,7 @@
 """click's commands as ours are: options in sections, an example below them, numbers that are finite."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -61,3 +62,23 @@ class FiniteFloat(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number", param, ctx)
         return number
+
+
+class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click
+    """A number of bytes: `4G`, `512M`, `65536`. K, M and G are powers of 1024."""
+
+    name = "bytes"
+
+    def __init__(self, min: int) -> None:
+        self.min = min
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        stated = re.fullmatch(r"(\d{1,15})([KMG]?)B?", str(value).upper(), re.ASCII)
+        if not stated:
+            self.fail(f"{value!r} is not a number of bytes such as 4G, 512M or 65536", param, ctx)
+        size = int(stated[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[stated[2]]
+        if size < self.min:
+            self.fail(f"{value} is too little; expected {self.min} bytes or more", param, ctx)
+        return size

@@ -155,7 +155,6 @@ class Request(ABC):
         """That its lanes may have at once."""
         self.lanes: list[Lane] = []
         self.offered: Lane | None = None
-        self.usage = Usage(0, 0, 0, 0)
         self._lock = threading.Lock()
         self.is_preparing = False
         self._over = self._started = False
@@ -182,6 +181,11 @@ class Request(ABC):
         """A lane came to its end -> what is to be done of it beside the steps of others."""
 
     @property
+    @abstractmethod
+    def usage(self) -> Usage:
+        """So far."""
+
+    @property
     def is_over(self) -> bool:
         return self._over
 
@@ -200,7 +204,7 @@ class Request(ABC):
         self._end(Finished(self.usage, stop))
 
     def fail(self, error: Exception) -> None:
-        self._end(Failed(error))
+        self._end(Failed(error, self.usage if self._started else None))
 
     def check(self) -> None:
         """Ends it where its caller or its time says so."""

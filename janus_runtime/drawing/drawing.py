@@ -75,11 +75,15 @@ class Drawing(Request):
         self._prompt: tuple[int, Any] = (-1, None)
         self._pictures: dict[int, _Picture] = {}
         self._num_drawn = 0
-        self.usage = Usage(sum(len(ids) for ids in self._ids), 0, 0, 0)
+        self._cached_tokens = self._num_steps_taken = 0
 
     @property
     def needs_encoder(self) -> bool:
         return self.request.pixels is not None or not self._engines.are_open(*self._graphs)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(sum(map(len, self._ids)), 0, self._cached_tokens, self._num_steps_taken)
 
     def prepare(self) -> None:
         self._before = {"load": self._engines.open(*self._graphs)}
@@ -111,6 +115,7 @@ class Drawing(Request):
         if steps == 1:
             picture.first = time.perf_counter()
         self._batch_steps += 1
+        self._num_steps_taken += 1
         step = self._steps_before + self._batch_steps // self._batch_size
         if step > self._step:
             self._step = step
@@ -126,8 +131,7 @@ class Drawing(Request):
         drawn = self._drawer.collect(lane)
         timings = {**self._before, "prefill": (picture.first - picture.begun) * 1e3, "steps": (drawn_at - picture.first) * 1e3}
         timings["step"] = timings["steps"] / max(self.num_steps - 1, 1)
-        usage = self.usage
-        self.usage = Usage(usage.text_tokens, 0, usage.cached_tokens + lane.cached_tokens, usage.completion_tokens + self.num_steps)
+        self._cached_tokens += lane.cached_tokens
         return lambda: self._decode(picture, drawn, timings)
 
     def _decode(self, picture: _Picture, drawn: NDArray[Any], timings: dict[str, float]) -> None:

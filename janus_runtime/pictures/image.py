@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..bundle.manifest import ImageInput
 from ..errors import ImageError, first_line
-from .picture_file import describe_damage, read_picture_file
+from .picture_file import PictureFile, describe_damage, parse_picture, read_picture_file
 from .picture_parts import read_orientation
 
 # A photo from a phone has 12 to 50 million pixels. More than this is a mistake or a decompression bomb.
@@ -55,32 +55,42 @@ def open_image(source: Picture, exif_orientation: bool = True) -> Image.Image:
     if isinstance(source, Image.Image):
         rgb, exif = _convert(source)
     elif isinstance(source, str | Path):
-        rgb, exif = _read(source)
+        rgb, exif = _decode(read_picture_file(source))
     else:
         raise ImageError(
             f"got a {type(source).__name__} for an image; expected a path or a PIL image: "
             "Image.fromarray(array) makes one of an array, Image.open(io.BytesIO(data)) of bytes"
         )
-    # Whoever opens the result again must not turn it again.
-    rgb.info = {}
-    turn = _TURNS.get(read_orientation(exif)) if exif_orientation else None
-    return rgb if turn is None else rgb.transpose(turn)
+    return _turned(rgb, exif if exif_orientation else b"")
 
 
-def _read(path: str | Path) -> tuple[Image.Image, bytes]:
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """A picture file's bytes as `open_image` gives a file, upright; `name` is what messages call it. Raises ImageError."""
+    rgb, exif = _decode(parse_picture(data, name))
+    return _turned(rgb, exif)
+
+
+def _decode(file: PictureFile) -> tuple[Image.Image, bytes]:
     """RGB as stored, and the EXIF block."""
-    file = read_picture_file(path)
     try:
         with Image.open(io.BytesIO(file.parts.pixels), formats=[file.format]) as image:
-            return _to_rgb(image, str(path)), file.parts.exif or image.info.get("exif", b"")
+            return _to_rgb(image, file.name), file.parts.exif or image.info.get("exif", b"")
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"{path} has more than {MAX_PIXELS:,} pixels; scale it down first") from None
+        raise ImageError(f"{file.name} has more than {MAX_PIXELS:,} pixels; scale it down first") from None
     except UnidentifiedImageError:
         raise ImageError(describe_damage(file, "")) from None
     except Exception as error:  # Pillow's readers raise almost anything on damaged data.
         raise ImageError(describe_damage(file, first_line(error))) from None
+
+
+def _turned(rgb: Image.Image, exif: bytes) -> Image.Image:
+    """Upright, as EXIF says."""
+    # Whoever opens the result again must not turn it again.
+    rgb.info = {}
+    turn = _TURNS.get(read_orientation(exif))
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _convert(image: Image.Image) -> tuple[Image.Image, bytes]:

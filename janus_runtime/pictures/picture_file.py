@@ -38,9 +38,9 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class PictureFile:
-    """`format` is Pillow's name of it."""
+    """`name` is what messages call it, a file's path; `format` is Pillow's name of it."""
 
-    path: str | Path
+    name: str
     num_bytes: int
     format: str
     parts: Parts
@@ -55,20 +55,32 @@ def read_picture_file(path: str | Path) -> PictureFile:
             raise ImageError(f"{path} cannot be used as an image: not a file")
         with open(path, "rb") as file:
             head = file.read(4096)
-            format = _begins(_FORMATS, head)
-            if format is None:
-                raise ImageError(f"{path} {_describe_other(head)}")
+            _recognise(head, str(path))
             data = head + file.read()
     except (OSError, ValueError, MemoryError) as error:
         raise ImageError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or first_line(error)}") from None
+    return parse_picture(data, str(path))
+
+
+def parse_picture(data: bytes, name: str) -> PictureFile:
+    """A whole file's bytes, which messages call `name`. Raises ImageError that names the cause if they are no picture's."""
+    format = _recognise(data[:4096], name)
     Image.init()
     if format not in Image.OPEN:
         raise ImageError(
-            f"{path} is {format}, which the installed Pillow does not read; "
+            f"{name} is {format}, which the installed Pillow does not read; "
             "upgrade it (pip install --upgrade pillow), or save the picture as PNG or JPEG"
         )
     split = SPLITTERS.get(format, Parts)
-    return PictureFile(path, len(data), format, split(data))
+    return PictureFile(name, len(data), format, split(data))
+
+
+def _recognise(head: bytes, name: str) -> str:
+    """The format of a file that begins with `head`."""
+    format = _begins(_FORMATS, head)
+    if format is None:
+        raise ImageError(f"{name} {_describe_other(head)}")
+    return format
 
 
 def _begins(table: dict[str, bytes], head: bytes) -> str | None:
@@ -86,9 +98,9 @@ def describe_damage(file: PictureFile, reason: str) -> str:
     """Why Pillow refused the pixels. `reason` is Pillow's own word on it, which may be empty."""
     size = declared_size(file.format, file.parts.pixels)
     if size is not None and 0 in size:
-        return f"{file.path} is empty: a {file.format} of {size[0]}x{size[1]} pixels"
+        return f"{file.name} is empty: a {file.format} of {size[0]}x{size[1]} pixels"
     if file.parts.complete is False:
-        return f"{file.path} is a {file.format} that is cut off after {file.num_bytes:,} bytes; copy or download it again"
+        return f"{file.name} is a {file.format} that is cut off after {file.num_bytes:,} bytes; copy or download it again"
     how = "damaged" if file.parts.complete else "damaged or cut off"
     detail = f" ({reason})" if reason else ""
-    return f"{file.path} cannot be read as an image: its {file.format} data is {how}{detail}; copy or download it again"
+    return f"{file.name} cannot be read as an image: its {file.format} data is {how}{detail}; copy or download it again"

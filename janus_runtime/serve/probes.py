@@ -1,0 +1,93 @@
+"""What is served and how it is: the page, models, health, readiness and metrics."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.responses import HTMLResponse, Response
+
+from .api_error import ApiError, documented, unavailable
+from .service import Service
+
+_PAGE = Path(__file__).parent / "page" / "index.html"
+# The page brings all that it needs, and stands in no other page.
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+class ModelEntry(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "janus-rt"
+    tasks: list[str]
+    size: str | None
+    """Of the pictures that it draws."""
+    max_length: int
+    """Tokens of a prompt and its answer together."""
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class State(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+def probe_routes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["server"])
+    manifest = service.model.manifest
+    side = manifest.image_output.size
+    entry = ModelEntry(
+        id=service.model_name,
+        created=service.started,
+        tasks=list(manifest.tasks),
+        size=f"{side}x{side}" if "generation" in manifest.tasks else None,
+        max_length=manifest.language_model.max_length,
+    )
+    page = _PAGE.read_text(encoding="utf-8")
+
+    @router.get("/", response_class=HTMLResponse, summary="The page", responses=documented(403))
+    async def index(request: Request) -> Response:
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
+
+    @router.get("/health", summary="The process lives", responses=documented(403))
+    async def health() -> State:
+        return State()
+
+    @router.get("/ready", summary="The model is loaded and the queue has room", responses=documented(403, 503))
+    async def ready() -> State:
+        if service.traffic.stopping:
+            raise unavailable("the server is stopping", "stopping")
+        if service.model.status().waiting >= service.settings.max_queue:
+            raise unavailable("the queue is full", "busy")
+        return State()
+
+    @router.get("/metrics", response_class=Response, summary="Metrics for Prometheus", responses=_METRICS | documented(401, 403))
+    async def metrics() -> Response:
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/v1/models", summary="What is served", responses=documented(401, 403))
+    async def models() -> ModelList:
+        return ModelList(data=[entry])
+
+    # The name of a model may hold a slash.
+    @router.get("/v1/models/{name:path}", summary="What is served, by name", responses=documented(401, 403, 404))
+    async def model(name: str) -> ModelEntry:
+        if name != entry.id:
+            raise ApiError(404, f"there is no model {name!r}; {entry.id!r} is served", code="model_not_found", param="model")
+        return entry
+
+    return router
+
+
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}

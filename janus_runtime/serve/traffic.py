@@ -1,0 +1,20 @@
+"""What goes on in the server, and whether it is about to stop."""
+
+from .model import Handle
+
+
+class Traffic:
+    """Of the event loop's thread. `requests`: those whose answer is not sent yet; `working`: what is being computed."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.requests = 0
+        self.working: set[Handle] = set()
+
+    @property
+    def idle(self) -> bool:
+        return not self.requests and not self.working
+
+    def cancel_all(self) -> None:
+        for work in tuple(self.working):
+            work.cancel()
