@@ -18,6 +18,7 @@ from .gate import OPEN_PATHS, Gate
 from .image_schema import EditRequest
 from .images import image_routes
 from .journal import Journal
+from .page import page_routes
 from .probes import probe_routes
 from .service import Service
 
@@ -28,7 +29,7 @@ def make_app(service: Service) -> ASGIApp:
     """The whole server as an ASGI application."""
     # No pages of documentation: FastAPI's load their scripts from other hosts.
     api = FastAPI(title="janus-rt", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    for routes in (image_routes(service), chat_routes(service), probe_routes(service)):
+    for routes in (image_routes(service), chat_routes(service), probe_routes(service), page_routes()):
         api.include_router(routes)
     _answer_for_errors(api)
     document = _describe(api, with_key=service.settings.api_key is not None)

@@ -18,6 +18,7 @@ from .traffic import Traffic
 
 # What a browser may see without a key, and a probe has none.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/openapi.json"})
+_OPEN_FOLDER = "/page/"
 _CONTENT_TYPES = {
     "/v1/images/generations": "application/json",
     "/v1/chat/completions": "application/json",
@@ -49,7 +50,7 @@ class Gate:
             if foreign and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                 await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
                 return
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] not in OPEN_PATHS and not scope["path"].startswith(_OPEN_FOLDER):
                 self._check_key(headers)
             if scope["method"] == "POST":
                 _check_content_type(scope["path"], headers)

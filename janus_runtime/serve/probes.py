@@ -1,23 +1,22 @@
-"""What is served and how it is: the page, models, health, readiness and metrics."""
+"""What is served and how it is: models, health, readiness and metrics."""
 
-from pathlib import Path
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from .api_error import ApiError, documented, unavailable
 from .service import Service
 
-_PAGE = Path(__file__).parent / "page" / "index.html"
-# The page brings all that it needs, and stands in no other page.
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
+
+class DrawDefaults(BaseModel):
+    """Of a request for pictures. `steps` is null where a model draws ids, `temperature` where it does not."""
+
+    guidance_scale: float
+    temperature: float | None
+    steps: int | None
 
 
 class ModelEntry(BaseModel):
@@ -30,6 +29,9 @@ class ModelEntry(BaseModel):
     """Of the pictures that it draws."""
     max_length: int
     """Tokens of a prompt and its answer together."""
+    edits: bool
+    """Whether /v1/images/edits is offered."""
+    defaults: DrawDefaults
 
 
 class ModelList(BaseModel):
@@ -51,12 +53,13 @@ def probe_routes(service: Service) -> APIRouter:
         tasks=list(manifest.tasks),
         size=f"{side}x{side}" if "generation" in manifest.tasks else None,
         max_length=manifest.language_model.max_length,
+        edits=service.settings.edits and "generation" in manifest.tasks,
+        defaults=DrawDefaults(
+            guidance_scale=manifest.defaults.cfg_weight,
+            temperature=None if manifest.flow else manifest.defaults.temperature,
+            steps=manifest.flow.steps if manifest.flow else None,
+        ),
     )
-    page = _PAGE.read_text(encoding="utf-8")
-
-    @router.get("/", response_class=HTMLResponse, summary="The page", responses=documented(403))
-    async def index(request: Request) -> Response:
-        return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     @router.get("/health", summary="The process lives", responses=documented(403))
     async def health() -> State:

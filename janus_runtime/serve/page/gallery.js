@@ -1,0 +1,85 @@
+// Pictures that were drawn in this tab.
+
+import { button, make } from "./parts.js";
+import { deletePicture, loadPictures, savePicture } from "./store.js";
+
+const list = document.getElementById("gallery");
+const title = document.getElementById("gallery-title");
+const large = document.getElementById("large");
+
+/** `actions`: name and function of what can be done with a picture, of {blob, prompt, settings}; `offers(name)` tells whether it is. */
+export class Gallery {
+  constructor(actions) {
+    this.actions = actions;
+    large.addEventListener("click", (event) => event.target === large && large.close());
+  }
+
+  async load() {
+    for (const picture of await loadPictures()) this.#show(picture);
+  }
+
+  /** Shows a picture that is done, and keeps it. */
+  add(blob, prompt, settings) {
+    const picture = { id: crypto.getRandomValues(new Uint32Array(4)).join("-"), at: Date.now(), blob, prompt, settings };
+    savePicture(picture);
+    this.#show(picture);
+  }
+
+  #show(picture) {
+    const url = URL.createObjectURL(picture.blob);
+    const { prompt, settings } = picture;
+    const image = make("img", { src: url, alt: prompt });
+    const item = make(
+      "li",
+      {},
+      make("button", { type: "button", className: "frame", onclick: () => this.#enlarge(picture, url), "@aria-label": `Enlarge: ${prompt}` }, image),
+      make("p", { className: "said", textContent: prompt }),
+      make("p", { textContent: describe(settings) }),
+    );
+    const buttons = this.#buttons(picture, url);
+    buttons.append(
+      button("Delete", () => {
+        const next = item.nextElementSibling ?? item.previousElementSibling;
+        deletePicture(picture.id);
+        item.remove();
+        URL.revokeObjectURL(url);
+        title.hidden = !list.children.length;
+        (next?.querySelector("button") ?? document.querySelector("#draw-form textarea")).focus();
+      }),
+    );
+    item.append(buttons);
+    list.prepend(item);
+    title.hidden = false;
+  }
+
+  #buttons(picture, url) {
+    const name = `${picture.prompt.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 40) || "picture"}-seed${picture.settings.seed}.png`;
+    const buttons = make("div", { className: "buttons" }, make("a", { href: url, download: name, textContent: "Download" }));
+    for (const [text, act] of Object.entries(this.actions)) {
+      buttons.append(
+        button(text, () => {
+          if (large.open) large.close();
+          act(picture);
+        }),
+      );
+    }
+    return buttons;
+  }
+
+  #enlarge(picture, url) {
+    const [image, text, fields] = large.children;
+    image.src = url;
+    image.alt = picture.prompt;
+    text.textContent = `${picture.prompt} · ${describe(picture.settings)}`;
+    fields.replaceChildren(...this.#buttons(picture, url).children, button("Close", () => large.close(), { autofocus: true }));
+    large.showModal();
+  }
+}
+
+function describe(settings) {
+  const names = { seed: "seed", size: "size", guidance_scale: "guidance", temperature: "temperature", steps: "steps" };
+  return Object.entries(names)
+    .filter(([key]) => settings[key] !== undefined)
+    .map(([key, name]) => `${name} ${settings[key]}`)
+    .join(" · ");
+}
