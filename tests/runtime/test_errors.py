@@ -17,6 +17,8 @@ def test_codes_are_stable_and_apart():
         "ImageError": "image",
         "NumericalError": "numerical",
         "Cancelled": "cancelled",
+        "DeadlineExceeded": "deadline",
+        "Busy": "busy",
     }
 
 
