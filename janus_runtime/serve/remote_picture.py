@@ -72,14 +72,14 @@ def _get(parts: SplitResult, address: str, port: int, max_bytes: int) -> bytes:
         connection.sock = stream
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", target, headers={"Accept": "image/*", "User-Agent": "janus-rt"})
-        response = connection.getresponse()
-        if response.status != 200:
-            raise refuse(f"the picture at {parts.hostname} was answered with status {response.status}; expected 200, without redirects")
         body = bytearray()
-        while chunk := response.read1(_CHUNK):
-            body += chunk
-            if len(body) > max_bytes:
-                raise refuse(f"the picture at {parts.hostname} has more than {max_bytes:,} bytes; send a smaller one", "image_url")
+        with connection.getresponse() as response:
+            if response.status != 200:
+                raise refuse(f"the picture at {parts.hostname} was answered with status {response.status}; expected 200, without redirects")
+            while chunk := response.read1(_CHUNK):
+                body += chunk
+                if len(body) > max_bytes:
+                    raise refuse(f"the picture at {parts.hostname} has more than {max_bytes:,} bytes; send a smaller one", "image_url")
         if expired.is_set():
             raise TimeoutError
         return bytes(body)
