@@ -14,7 +14,7 @@ from .decoding.handle import Post
 from .decoding.scheduler import Scheduler
 from .decoding.token_lanes import TokenLanes
 from .errors import Cancelled, ConversationFull, JanusError
-from .events import Event, Finished, Said, Started, Stop
+from .events import Event, Finished, Said, Started, Stop, Waiting
 from .pictures.image import Picture, as_pictures, open_image, preprocess
 from .prompt import Ids, Prompter
 from .sampling.noise import check_seed
@@ -146,7 +146,7 @@ class Asker:
         self.scheduler.submit(request)
         events = request.handle.events(cancel)
         try:
-            first = next((event for event in events if not isinstance(event, Started)), None)
+            first = next((event for event in events if not isinstance(event, Started | Waiting)), None)
             if first is None:
                 raise Cancelled("cancelled after 0 tokens")
         except BaseException:

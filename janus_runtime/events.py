@@ -24,6 +24,13 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """So many requests that came before it wait too. Only where there are some, and each time that their number changes."""
+
+    ahead: int
+
+
+@dataclass(frozen=True)
 class Started:
     """It has rows and is being computed."""
 
@@ -79,4 +86,4 @@ class Failed:
     """What it had used until then; None if it had not started."""
 
 
-Event = Started | Progress | Partial | Drawn | Said | Finished | Failed
+Event = Waiting | Started | Progress | Partial | Drawn | Said | Finished | Failed

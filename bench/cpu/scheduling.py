@@ -20,6 +20,7 @@ from PIL import Image
 
 from bench.machine import where, write_report
 from janus_runtime.console.errors import report_errors
+from janus_runtime.drawing.drawing import shown_after
 from janus_runtime.events import Progress, Said
 from janus_runtime.janus import Janus, load
 from janus_runtime.prompt import Message
@@ -108,16 +109,22 @@ class Bench:
         try:
             drawn = self._running(4, steps=5)
             shown = [self.draw(seed, partial_images=3) for seed in (90, 91)]
+            # From the step before they are shown first to a step of the others after that.
+            first = round(shown_after(3)[0] * self.janus.manifest.image_output.num_tokens)
+            while not all(len(collector.progress) >= first - 1 for collector in shown):
+                time.sleep(0.01)
             began = time.perf_counter()
             while not all(collector.partials for collector in shown):
-                time.sleep(0.05)
-            ended = time.perf_counter()
+                time.sleep(0.01)
+            ended, seen = time.perf_counter(), len(drawn[0].progress)
+            while len(drawn[0].progress) == seen:
+                time.sleep(0.01)
             steps = sum(began < at < ended for at in self._steps(drawn[0]))
             gaps = self._gaps(drawn, began, ended)
             self._stop([*drawn, *shown])
         finally:
             beside["finish"] = own
-        return {"steps_a_second": steps / (ended - began), "step_s": gaps}
+        return {"seconds": ended - began, "steps_a_second": steps / (ended - began), "step_s": gaps}
 
     def _running(self, count: int, steps: int = 12) -> list[Collector]:
         drawn = [self.draw(seed) for seed in range(count)]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import Cancelled, DeadlineExceeded, JanusError
-from ..events import Event, Failed, Finished, Started, Stop, Usage
+from ..events import Event, Failed, Finished, Started, Stop, Usage, Waiting
 from ..sampling.draw import Draw
 from ..sampling.guidance import Guidance
 from ..sampling.sampler import Floats, Ids, Sampler
@@ -157,6 +157,7 @@ class Request(ABC):
         self.offered: Lane | None = None
         self._lock = threading.Lock()
         self.is_preparing = False
+        self._ahead = 0
         self._over = self._started = False
 
     @property
@@ -189,10 +190,20 @@ class Request(ABC):
     def is_over(self) -> bool:
         return self._over
 
+    @property
+    def has_started(self) -> bool:
+        return self._started
+
     def start(self) -> None:
         if not self._started:
             self._started = True
             self.report(Started((time.perf_counter() - self.submitted) * 1e3))
+
+    def wait(self, ahead: int) -> None:
+        """Tells the caller how many wait before him."""
+        if ahead != self._ahead and not self._started:
+            self._ahead = ahead
+            self.report(Waiting(ahead))
 
     def report(self, event: Event) -> None:
         """Tells the caller, unless the request is over."""

@@ -188,6 +188,8 @@ class Scheduler:
                 for lane in lanes.advance():
                     self._finish(lane)
         self._close_idle()
+        for ahead, request in enumerate([request for request in list(self._requests) if not request.has_started]):
+            request.wait(ahead)
 
     def _drop_ended(self) -> None:
         if self._closed:

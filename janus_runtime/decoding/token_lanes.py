@@ -5,6 +5,7 @@ tokens takes them from there. Letters: T tokens of a prompt, V ids.
 """
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from ..sampling.sampler import Floats
 from .engine import numerical_error
 from .lane import Counts, Lane, Prefix, Request, TokenLane, as_error
 from .session import GRID, Drawn, RowLogits, Session, errors_of_draws, next_cut
+
+# Prompts are computed for this many times as long as a step takes before the next step is: whoever joins waits half as long again as alone,
+# and those who draw wait for these two steps and one call of the grid at most.
+_PREFILL_SHARE = 2.0
 
 
 @dataclass
@@ -40,6 +45,8 @@ class TokenLanes:
         self._ready: list[TokenLane] = []
         self._drawing: list[TokenLane] = []
         self._stream: Iterator[list[Drawn]] | None = None
+        # The last step took so long.
+        self._step_s = 0.0
         self.counts = Counts()
 
     @property
@@ -82,8 +89,14 @@ class TokenLanes:
         return True
 
     def advance(self) -> list[Lane]:
+        # In any order and number of calls prompts and ids are the same, so time alone decides.
+        began = time.perf_counter()
         self._prefill()
+        while self._prefilling and time.perf_counter() - began < _PREFILL_SHARE * self._step_s:
+            self._prefill()
+        began = time.perf_counter()
         done = self._step()
+        self._step_s = time.perf_counter() - began
         if not self.is_busy:
             self.session.trim()
         return done

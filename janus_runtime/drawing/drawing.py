@@ -65,8 +65,7 @@ class Drawing(Request):
         self.total = self.num_steps * sum(1 for _ in _batches(drawer, self._ids, request))
         self.most_rows = min(request.batch_size, self.num_pictures) * (3 if request.pixels is not None else 2)
         self._progress = progress
-        # Steps after which a picture is shown.
-        self._shown = [round(self.num_steps * (i + 1) / (partial_images + 1)) for i in range(partial_images)]
+        self._shown = [max(round(self.num_steps * share), 1) for share in shown_after(partial_images)]
         self._show_beside = show_beside
         self._reference: ReferenceFeatures = ()
         self._before: dict[str, float] = {}
@@ -156,6 +155,11 @@ class Drawing(Request):
         image = postprocess(self._drawer.decode(guess))
         self.report(Partial(picture.number, picture.partials, image))
         picture.partials += 1
+
+
+def shown_after(count: int) -> list[float]:
+    """Shares of its steps after which a picture is shown `count` times, the first early: people look whether it becomes what they meant."""
+    return [(i + 0.6) / (count + 0.6) for i in range(count)]
 
 
 def _batches(drawer: Drawer, ids: Sequence[Ids], request: DrawRequest) -> Iterator[list[tuple[int, int, int]]]:

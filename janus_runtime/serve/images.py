@@ -16,7 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
 from ..drawing.request import GeneratedImage
-from ..events import Drawn, Finished, Partial, Progress, Usage
+from ..events import Drawn, Finished, Partial, Progress, Usage, Waiting
 from .api_error import documented, invalid_fields, refuse
 from .event_stream import EVENT_SCHEMA, EventStream, event
 from .image_schema import EditRequest, ImageRequest, ImagesAnswer
@@ -136,7 +136,7 @@ async def _answer(service: Service, request: Request, asked: ImageRequest, pictu
     seed = _choose_seed(asked.seed)
     work = await until_gone(request.receive, _submit(service, request, asked, picture, seed))
     kind = "image_generation" if picture is None else "image_edit"
-    return EventStream(_stream(work, kind, output, service.model_name), work, settings.ping_s)
+    return EventStream(_stream(work, kind, output, service.model_name, asked.progress), work, settings.ping_s)
 
 
 def _choose_seed(asked: int | None) -> int:
@@ -203,7 +203,7 @@ async def _encode(picture: GeneratedImage, output: PictureOutput) -> dict[str, A
     return {"b64_json": await asyncio.to_thread(output.encode, picture.image, picture), "seed": picture.seed}
 
 
-async def _stream(work: Work, kind: str, output: PictureOutput, model: str) -> AsyncGenerator[bytes, None]:
+async def _stream(work: Work, kind: str, output: PictureOutput, model: str, progress: bool) -> AsyncGenerator[bytes, None]:
     """Events of one picture: progress, what is drawn so far, and the picture that is done, when its usage is known."""
     common = {"background": "opaque", "created_at": int(time.time()), "output_format": output.format, "quality": "auto"}
     common |= {"size": output.stated_size, "model": model}
@@ -211,6 +211,8 @@ async def _stream(work: Work, kind: str, output: PictureOutput, model: str) -> A
     async for _, each in work.events():
         if isinstance(each, Progress):
             yield _named({"type": "janus.progress", "step": each.step, "total": each.total})
+        elif isinstance(each, Waiting) and progress:
+            yield _named({"type": "janus.waiting", "ahead": each.ahead})
         elif isinstance(each, Partial):
             encoded = await asyncio.to_thread(output.encode, each.image)
             yield _named({"type": f"{kind}.partial_image", "b64_json": encoded, "partial_image_index": each.index, **common})

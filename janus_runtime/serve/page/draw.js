@@ -5,7 +5,6 @@ import { button, bytesOf, make, picturesOf, say } from "./parts.js";
 import { keepTyped } from "./store.js";
 
 const form = document.getElementById("draw-form");
-const list = document.getElementById("drawing");
 const referenceBox = document.getElementById("reference");
 const referenceShown = document.getElementById("reference-shown");
 
@@ -13,10 +12,10 @@ const referenceShown = document.getElementById("reference-shown");
 const SEEDS = 2 ** 48;
 
 export class DrawPanel {
-  /** `model`: what the server said of it; `drawn(blob, prompt, settings)` gets each picture that is done. */
-  constructor(model, drawn) {
+  /** `model`: what the server said of it. */
+  constructor(model, gallery) {
     this.model = model;
-    this.drawn = drawn;
+    this.gallery = gallery;
     this.reference = null;
     const native = model.size.split("x")[0];
     const sizes = [native, ...["512", "768", "1024"].filter((size) => Number(size) > Number(native))];
@@ -79,14 +78,21 @@ export class DrawPanel {
     if (this.model.defaults.steps === null && temperature.value !== "") settings.temperature = Number(temperature.value);
     if (this.model.defaults.steps !== null && steps.value !== "") settings.steps = Number(steps.value);
     say(`Drawing ${n.value === "1" ? "a picture" : `${n.value} pictures`}.`);
-    for (let i = 0; i < Number(n.value); i++) new Job(this, prompt.value.trim(), { ...settings, seed: first + i }, this.reference).run();
+    const now = Date.now();
+    // The newest come first, and of those begun together the first seed.
+    const jobs = Array.from(
+      { length: Number(n.value) },
+      (_, i) => new Job(this, prompt.value.trim(), { ...settings, seed: first + i }, this.reference, now - i / 10),
+    );
+    this.gallery.begin(jobs.map((job) => job.item));
+    for (const job of jobs) job.run();
   }
 }
 
 /** One picture that is being drawn. */
 class Job {
-  constructor(panel, prompt, settings, reference) {
-    Object.assign(this, { panel, prompt, settings, reference });
+  constructor(panel, prompt, settings, reference, at) {
+    Object.assign(this, { panel, prompt, settings, reference, at });
     this.image = make("img", { alt: "", hidden: true });
     this.bar = make("progress", { max: 1, "@aria-label": `Progress: ${prompt}` });
     this.bar.removeAttribute("value");
@@ -94,14 +100,12 @@ class Job {
     this.buttons = make("div", { className: "buttons" }, button("Cancel", () => this.cancel()));
     this.item = make(
       "li",
-      {},
+      { className: "job" },
       make("div", { className: "frame" }, this.image),
       make("p", { className: "said", textContent: prompt }),
-      this.bar,
-      this.line,
+      make("div", { className: "told" }, this.bar, this.line),
       this.buttons,
     );
-    list.append(this.item);
   }
 
   async run() {
@@ -127,6 +131,10 @@ class Job {
   }
 
   #take(event) {
+    if (event.type === "janus.waiting") {
+      this.line.textContent = event.ahead === 0 ? "Waiting: next in line…" : `Waiting: ${event.ahead} before it…`;
+      return;
+    }
     if (event.type === "janus.progress") {
       const now = performance.now();
       this.began ||= now - 1;
@@ -139,8 +147,8 @@ class Job {
     }
     const blob = new Blob([bytesOf(event.b64_json)], { type: `image/${event.output_format ?? "png"}` });
     if (event.type.endsWith(".completed")) {
-      this.#close();
-      this.panel.drawn(blob, this.prompt, { ...this.settings, seed: event.seed ?? this.settings.seed, size: event.size });
+      URL.revokeObjectURL(this.image.src);
+      this.panel.gallery.add(this.item, this.at, blob, this.prompt, { ...this.settings, seed: event.seed ?? this.settings.seed, size: event.size });
       say("A picture is done.");
     } else {
       URL.revokeObjectURL(this.image.src);
@@ -178,7 +186,7 @@ class Job {
 
   #close() {
     URL.revokeObjectURL(this.image.src);
-    this.item.remove();
+    this.panel.gallery.remove(this.item);
   }
 }
 

@@ -1,4 +1,4 @@
-// Pictures that were drawn in this tab.
+// Pictures of this tab: those that are being drawn, and those that are done.
 
 import { button, make } from "./parts.js";
 import { deletePicture, loadPictures, savePicture } from "./store.js";
@@ -15,17 +15,32 @@ export class Gallery {
   }
 
   async load() {
-    for (const picture of await loadPictures()) this.#show(picture);
+    for (const picture of await loadPictures()) {
+      title.hidden = false;
+      list.prepend(this.#card(picture));
+    }
   }
 
-  /** Shows a picture that is done, and keeps it. */
-  add(blob, prompt, settings) {
-    const picture = { id: crypto.getRandomValues(new Uint32Array(4)).join("-"), at: Date.now(), blob, prompt, settings };
+  /** Shows pictures that are being drawn, before all others. */
+  begin(cards) {
+    title.hidden = false;
+    list.prepend(...cards);
+  }
+
+  /** Keeps a picture that was begun at `at`, milliseconds, and is done; shows it in place of `card`. */
+  add(card, at, blob, prompt, settings) {
+    const picture = { id: crypto.getRandomValues(new Uint32Array(4)).join("-"), at, blob, prompt, settings };
     savePicture(picture);
-    this.#show(picture);
+    card.replaceWith(this.#card(picture));
   }
 
-  #show(picture) {
+  /** A card is gone. */
+  remove(card) {
+    card.remove();
+    title.hidden = !list.children.length;
+  }
+
+  #card(picture) {
     const url = URL.createObjectURL(picture.blob);
     const { prompt, settings } = picture;
     const image = make("img", { src: url, alt: prompt });
@@ -34,22 +49,20 @@ export class Gallery {
       {},
       make("button", { type: "button", className: "frame", onclick: () => this.#enlarge(picture, url), "@aria-label": `Enlarge: ${prompt}` }, image),
       make("p", { className: "said", textContent: prompt }),
-      make("p", { textContent: describe(settings) }),
+      make("div", { className: "told" }, make("p", { textContent: describe(settings) })),
     );
     const buttons = this.#buttons(picture, url);
     buttons.append(
       button("Delete", () => {
         const next = item.nextElementSibling ?? item.previousElementSibling;
         deletePicture(picture.id);
-        item.remove();
+        this.remove(item);
         URL.revokeObjectURL(url);
-        title.hidden = !list.children.length;
         (next?.querySelector("button") ?? document.querySelector("#draw-form textarea")).focus();
       }),
     );
     item.append(buttons);
-    list.prepend(item);
-    title.hidden = false;
+    return item;
   }
 
   #buttons(picture, url) {

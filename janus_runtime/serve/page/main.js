@@ -85,7 +85,7 @@ if (canDraw) {
   }
   if (model.edits) actions["Draw from it"] = ({ blob }) => draw.use(blob);
   const gallery = new Gallery(actions);
-  draw = new DrawPanel(model, (...picture) => gallery.add(...picture));
+  draw = new DrawPanel(model, gallery);
   gallery.load();
 }
 if (canAsk) {

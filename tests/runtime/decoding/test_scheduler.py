@@ -13,7 +13,7 @@ from janus_runtime.backends import open_backend
 from janus_runtime.bundle.bundle import Bundle
 from janus_runtime.decoding.scheduler import Limits
 from janus_runtime.errors import BackendError, Busy, Cancelled, DeadlineExceeded, JanusError, NumericalError, PromptError
-from janus_runtime.events import Failed, Finished, Progress, Said, Started
+from janus_runtime.events import Failed, Finished, Progress, Said, Started, Waiting
 from janus_runtime.janus import janus_over
 from janus_runtime.prompt import Message
 from testing.collector import Collector
@@ -262,6 +262,7 @@ class TestLimits:
             hold.set()
             for each in (first, *others):
                 assert each.wait().error is None
+            assert [event.ahead for event in others[1].events if isinstance(event, Waiting)] == [1, 0]
 
     def test_a_deadline(self, bundles):
         with load(bundles("tiny"), max_rows=2) as janus:
@@ -299,7 +300,7 @@ class TestEnds:
             drawn = draw(janus, seed=3, partial_images=3).wait()
             (picture,) = drawn.pictures
             decoder = janus._engines["image_decoder"]
-            for partial, count in zip(drawn.partials, (4, 8, 12), strict=True):
+            for partial, count in zip(drawn.partials, (3, 7, 12), strict=True):
                 ids = picture.image_ids.copy()
                 for place in range(count, 16):
                     ids[place] = ids[place - 4]
@@ -401,7 +402,7 @@ class TestEnds:
             [user("a"), Message("assistant", "b", (RED,)), user("c")],
             [user("")],
         ],
-        ids=str,
+        ids=["none", "assistant", "twice", "no-question", "two-systems", "its-picture", "empty"],
     )
     def test_conversations_that_are_none(self, janus, messages):
         with pytest.raises(PromptError):

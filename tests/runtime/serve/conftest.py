@@ -25,13 +25,13 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 
 @contextmanager
-def serving(model, **settings):
+def serving(model, port=0, **settings):
     """A server over `model` in a thread, as a client of it. `.service` is what its routes work with, `.server` what runs it."""
     from janus_runtime.serve.run import Server, address_of, listen
     from janus_runtime.serve.service import Service
     from janus_runtime.serve.settings import ServeSettings
 
-    settings = ServeSettings(port=0, **settings)
+    settings = ServeSettings(port=port, **settings)
     listener = listen(settings)
     service = Service.over(model, settings)
     server = Server(service)
