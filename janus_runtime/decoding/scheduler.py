@@ -60,7 +60,7 @@ class Scheduler:
         self._is_awake = False
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._num_beside = 0
+        self._num_beside = self._num_encoding = 0
         self._beside = {kind: ThreadPoolExecutor(1, f"janus-{kind}") for kind in ("prepare", "finish")}
 
     def submit(self, request: Request) -> None:
@@ -183,11 +183,16 @@ class Scheduler:
         """Who ended leaves, who fits joins, and all take a step."""
         self._drop_ended()
         self._admit()
+        began = time.perf_counter()
         for lanes in self._all():
             if lanes.is_busy:
                 for lane in lanes.advance():
                     self._finish(lane)
         self._close_idle()
+        with self._changed:
+            # Beside steps an encoder has half of the machine; with this pause, two thirds of the time, as a prompt that is computed has.
+            if self._num_encoding:
+                self._changed.wait_for(lambda: not self._num_encoding or self._closed, time.perf_counter() - began)
         for ahead, request in enumerate([request for request in list(self._requests) if not request.has_started]):
             request.wait(ahead)
 
@@ -237,8 +242,18 @@ class Scheduler:
                     self._prepared.add(request)
                     self._wake()
 
+        def encode() -> None:
+            try:
+                prepare()
+            finally:
+                with self._changed:
+                    self._num_encoding -= 1
+                    self._changed.notify_all()
+
         if request.needs_encoder:
-            self._beside["prepare"].submit(prepare)
+            with self._changed:
+                self._num_encoding += 1
+            self._beside["prepare"].submit(encode)
         else:
             prepare()
 

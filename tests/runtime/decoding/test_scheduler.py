@@ -303,7 +303,7 @@ class TestEnds:
             for partial, count in zip(drawn.partials, (3, 7, 12), strict=True):
                 ids = picture.image_ids.copy()
                 for place in range(count, 16):
-                    ids[place] = ids[place - 4]
+                    ids[place] = ids[place - 4 if place >= 4 else place - 1]
                 pixels = decoder.run({"image_ids": ids[None]})["pixels"][0]
                 expected = np.clip((pixels.transpose(1, 2, 0) + 1) / 2 * 255, 0, 255).astype(np.uint8)
                 assert np.array_equal(np.asarray(partial.image), expected)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
+PAGE = ROOT / "janus_runtime" / "serve" / "page"
 
 
 def test_health_and_readiness(scripted, scripted_server):
@@ -15,12 +16,34 @@ def test_health_and_readiness(scripted, scripted_server):
     assert scripted_server.get("/ready").status == 200
 
 
-def test_the_page_names_every_route_and_loads_nothing_from_elsewhere(server):
+def test_the_page_brings_all_of_it_and_is_small(server):
+    """That it works is shown in a browser: test_page.py."""
     answer = server.get("/")
-    assert answer.status == 200 and answer.headers["content-type"].startswith("text/html")
-    page, paths = answer.body.decode(), server.get("/openapi.json").json["paths"]
-    assert [path for path in paths if path not in page and "{" not in path] == []
-    assert re.findall(r"https?://", page) == [] and "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert answer.status == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    files, size = re.findall(r'(?:src|href)="([^"]+)"', answer.body.decode()), len(answer.body)
+    assert {"page/main.js", "page/page.css"} <= set(files)
+    for name in files:
+        part = server.get(f"/{name}")
+        imported = [f"page/{each}" for each in re.findall(r'from "\./([^"]+)"', part.body.decode())]
+        files.extend(each for each in imported if each not in files)
+        assert (
+            part.status == 200
+            and part.headers["content-security-policy"] == policy
+            and not re.search(rb"https?://(?!www.w3.org/2000/svg)", part.body)
+        )
+        assert part.headers["content-type"].split(";")[0] in ("text/javascript", "text/css", "image/svg+xml")
+        size += len(part.body)
+    assert {f"page/{path.name}" for path in PAGE.iterdir()} == {*files, "page/index.html"}
+    assert size < 150_000
+
+
+def test_a_part_of_the_page_that_has_not_changed_is_not_sent_again(server):
+    tag = server.get("/page/main.js").headers["etag"]
+    again = server.get("/page/main.js", headers={"if-none-match": tag})
+    assert again.status == 304 and not again.body
+    assert server.get("/page/absent.js").status == server.get("/page/..%2fapp.py").status == 404
 
 
 def test_the_document_describes_our_fields(server):
