@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,20 @@ def export(arguments, cwd):
     return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
+def serves(command, cwd):
+    """A command that goes on: whether it answers, and ends when it is told to."""
+    pytest.importorskip("fastapi", reason="pip install '.[serve]'")
+    # In place of a browser.
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True, env={**os.environ, "BROWSER": "true"}) as process:
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            with urllib.request.urlopen(f"{url}/ready") as answer:
+                return answer.status == 200
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+
+
 @pytest.mark.parametrize(
     "block", [block for block in BLOCKS if not all(line.startswith("make") for line in block)], ids=lambda block: block[-1]
 )
@@ -72,6 +87,9 @@ def test_block(block, workplace, checkpoints):
         else:
             assert program.startswith(".venv/bin/")
             command = [str(BIN / Path(program).name), *arguments]
+        if arguments and arguments[0] in ("serve", "ui"):
+            assert serves([*command, "--json"], workplace), line
+            continue
         in_here = program.endswith("janus-export") and arguments[0] == "checkpoint"
         result = export(arguments, workplace) if in_here else run(command, workplace)
         if "tensorrt" in arguments and result.returncode:  # no GPU

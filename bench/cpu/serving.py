@@ -3,7 +3,7 @@
     python -m bench.cpu.serving BUNDLE --image PHOTO --out bench/results/serving.json [--clients 1 --clients 8 …] [--only latency]
 
 `latency`: pictures and questions in equal parts, streamed, `--requests` of them for each number of clients: seconds to the first byte
-and to the last, p50, p95 and p99. `saturation`: 24 pictures through 8 clients and by `janus-rt generate -n 24 --batch-size 8`, and what the
+and to the last, p50, p95 and p99. `saturation`: `--pictures` through 8 clients and by `janus-rt generate --batch-size 8`, and what the
 server's process took of the processor. `ready`: from the start of the process to the first 200 of `/ready`. `idle`: processor seconds in a
 minute without requests.
 """
@@ -31,7 +31,7 @@ from bench.machine import where, write_report
 from janus_runtime.console.errors import report_errors
 
 _BIN = Path(sys.executable).parent / "janus-rt"
-_PICTURES, _AT_ONCE = 24, 8
+_AT_ONCE = 8
 
 
 class Server:
@@ -150,20 +150,20 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {f"p{share}": round(float(np.percentile(seconds, share)), 4) for share in (50, 95, 99)}
 
 
-def saturation(bundle: Path, server: Server) -> dict:
+def saturation(bundle: Path, server: Server, pictures: int) -> dict:
     server.post("/v1/images/generations", picture(0))
     used = server.processor_s()
     prompt = picture(0)["prompt"]
-    _, served = at_once(_PICTURES, _AT_ONCE, lambda seed: server.post("/v1/images/generations", {"prompt": prompt, "seed": seed}))
+    _, served = at_once(pictures, _AT_ONCE, lambda seed: server.post("/v1/images/generations", {"prompt": prompt, "seed": seed}))
     used = server.processor_s() - used
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(_BIN), "generate", prompt, "-n", str(_PICTURES), "--batch-size", str(_AT_ONCE), "--out", folder, "--json", "--quiet"]
+        command = [str(_BIN), "generate", prompt, "-n", str(pictures), "--batch-size", str(_AT_ONCE), "--out", folder, "--json", "--quiet"]
         done = subprocess.run([*command, "--bundle", str(bundle)], capture_output=True, text=True, check=True)
     timings = [json.loads(line)["timings"] for line in done.stdout.splitlines()]
     # Of each batch once: what the command takes without its start and the opening of graphs.
     alone = sum(t["prefill"] + t["steps"] for t in timings[::_AT_ONCE]) / 1e3 + sum(t["decode"] for t in timings) / 1e3
     return {
-        "pictures": _PICTURES,
+        "pictures": pictures,
         "served_s": served,
         "command_s": alone,
         "share_of_the_commands_throughput": alone / served,
@@ -176,10 +176,13 @@ def saturation(bundle: Path, server: Server) -> dict:
 @click.option("--image", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A photo.")
 @click.option("--clients", multiple=True, type=click.IntRange(1), default=(1, 8, 32), show_default=True)
 @click.option("--requests", type=click.IntRange(2), default=200, show_default=True, help="For each number of clients.")
+@click.option("--pictures", type=click.IntRange(1), default=24, show_default=True, help="Of the saturation.")
 @click.option("--only", multiple=True, type=click.Choice(["latency", "saturation", "idle"]), help="By default all.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--debug", is_flag=True)
-def main(bundle: Path, image: Path, clients: tuple[int, ...], requests: int, only: tuple[str, ...], out: Path, debug: bool) -> None:
+def main(
+    bundle: Path, image: Path, clients: tuple[int, ...], requests: int, pictures: int, only: tuple[str, ...], out: Path, debug: bool
+) -> None:
     """Measure a server of BUNDLE."""
     photo = f"data:image/{image.suffix[1:]};base64,{base64.b64encode(image.read_bytes()).decode()}"
     wanted = only or ("latency", "saturation", "idle")
@@ -189,7 +192,7 @@ def main(bundle: Path, image: Path, clients: tuple[int, ...], requests: int, onl
         if "latency" in wanted:
             report["latency"] = [latency(server, count, requests, photo) for count in clients]
         if "saturation" in wanted:
-            report["saturation"] = saturation(bundle, server)
+            report["saturation"] = saturation(bundle, server, pictures)
         if "idle" in wanted:
             used = server.processor_s()
             time.sleep(60)

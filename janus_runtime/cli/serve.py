@@ -14,7 +14,7 @@ from ..errors import JanusError
 from .options import open_model
 
 if TYPE_CHECKING:
-    from ..serve.model import Model
+    from ..janus import Janus
 
 _KEY = "JANUS_API_KEY"
 _Seconds = FiniteFloat(0, min_open=True)
@@ -85,7 +85,7 @@ def _server_options(port: int) -> Callable[[Callable[..., None]], Callable[..., 
 @click.command(cls=Command, example="janus-rt serve --bundle engines/janus-pro-1b --port 8000 --max-rows 16")
 @_server_options(port=8000)
 @_open_limited
-def serve(janus: "Model", **options: Any) -> None:
+def serve(janus: "Janus", **options: Any) -> None:
     """Serve the model over HTTP, in the form of OpenAI's interface.
 
     Pictures, and answers to questions about pictures; a page at / and every field at /openapi.json. Requests share steps: what one
@@ -97,7 +97,7 @@ def serve(janus: "Model", **options: Any) -> None:
 @click.command(cls=Command, example="janus-rt ui --bundle engines/janus-pro-1b")
 @_server_options(port=0)
 @_open_limited
-def ui(janus: "Model", **options: Any) -> None:
+def ui(janus: "Janus", **options: Any) -> None:
     """Serve the model on a free port and open its page in the browser.
 
     Takes what serve takes.
@@ -106,7 +106,7 @@ def ui(janus: "Model", **options: Any) -> None:
 
 
 def _serve(
-    janus: "Model",
+    janus: "Janus",
     as_json: bool,
     quiet: bool,
     with_browser: bool,
@@ -126,6 +126,8 @@ def _serve(
     settings = ServeSettings(api_key=_read_key(api_key_file), **options)
     set_up_log(log_format, quiet)
     listener = listen(settings)
+    # Whoever connects meanwhile waits; the first answer is as fast as the next.
+    janus.preload()
     address = address_of(listener)
     if as_json:
         from ..console.output import print_json

@@ -219,6 +219,16 @@ class TestReuse:
             assert janus.status().prefilled_tokens == 2 * prompt
 
 
+def test_preload_opens_what_requests_need(bundles):
+    for model in ("tiny", "tiny-flow"):
+        with load(bundles(model)) as janus:
+            assert janus.preload() > 0
+            opened = set(janus._engines._open)
+            draw(janus, **({"steps": 2} if janus.manifest.flow else {})).wait()
+            ask(janus, user("What is this?", RED), max_tokens=2).wait()
+            assert set(janus._engines._open) == opened
+
+
 class TestLimits:
     def test_rows_are_never_more_than_may_be(self, bundles, monkeypatch):
         with load(bundles("tiny"), max_rows=5) as janus:
