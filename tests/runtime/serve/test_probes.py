@@ -41,7 +41,7 @@ def test_the_page_brings_all_of_it_and_is_small(server):
 
 def test_a_part_of_the_page_that_has_not_changed_is_not_sent_again(server):
     tag = server.get("/page/main.js").headers["etag"]
-    again = server.get("/page/main.js", headers={"if-none-match": tag})
+    again = server.ask("GET", "/page/main.js", headers={"if-none-match": tag})
     assert again.status == 304 and not again.body
     assert server.get("/page/absent.js").status == server.get("/page/..%2fapp.py").status == 404
 

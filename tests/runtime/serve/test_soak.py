@@ -2,9 +2,13 @@
 
 import base64
 import io
+import json
 import random
+import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -13,17 +17,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import janus_runtime
 from testing.picture_bytes import png_chunk
-from testing.sessions import wait_until_idle
-from tests.runtime.serve.conftest import serving
+from tests.runtime.serve.http_client import HttpClient
 
 PROMPT = {"prompt": "a red circle", "seed": 1}
 
 
-def private_mb():
-    """Of this process, in which the server runs; what was paged out included."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+def private_mb(pid):
+    """Of a process, what was paged out included."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
     return sum(int(fields[name].split()[0]) for name in ("RssAnon", "VmSwap")) / 1024
 
 
@@ -92,60 +94,70 @@ def vanish(address, rng):
         pass
 
 
+def drip(address):
+    """A request whose head comes a byte at a time."""
+    try:
+        with socket.create_connection(address, timeout=20) as client:
+            for character in b"GET /health HTTP/1.1\r\nX-Slow: " + b"x" * 40:
+                client.send(bytes([character]))
+                time.sleep(0.3)
+    except OSError:
+        pass
+
+
+def bad_and_good(server, count, seed):
+    """`count` bad requests from 8 clients, beside slow ones, huge ones and some that want a picture."""
+    rng, left, lock = random.Random(seed), [count], threading.Lock()
+
+    def work(own):
+        while True:
+            with lock:
+                left[0] -= 1
+                if left[0] < 0:
+                    return
+            if own.random() < 0.02:
+                vanish(server.address, own)
+            else:
+                send(server.address, junk(own))
+
+    threads = [threading.Thread(target=work, args=(random.Random(rng.random()),)) for _ in range(8)]
+    threads += [threading.Thread(target=drip, args=(server.address,)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        assert server.ask("POST", "/v1/images/generations", PROMPT).status in (200, 429)
+    assert server.ask("POST", "/v1/chat/completions", photo_question(bomb())).status == 400
+    huge(server.address)
+    for thread in threads:
+        thread.join()
+    while any(server.gauge(name) for name in ("janus_num_requests_running", "janus_num_requests_waiting", "janus_rows")):
+        time.sleep(0.01)
+
+
+class Served(HttpClient):
+    def gauge(self, name):
+        return float(re.search(rf"^{name}\{{.*}} (\S+)$", self.get("/metrics").body.decode(), re.M)[1])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="private memory is read from /proc, which Linux has")
 def test_ten_thousand_bad_requests_leave_nothing_behind():
-    """Junk, bombs, bodies of 100 MB, clients that send a byte a second and clients that vanish, beside ones that want a picture."""
-    with janus_runtime.load(backend="cpu", max_rows=8, max_queue=16) as model, serving(model, max_queue=16, header_timeout_s=5.0) as server:
-        address = server.address
-
-        def round_of(count, seed):
-            rng = random.Random(seed)
-            slow = [threading.Thread(target=drip, args=(address,)) for _ in range(10)]
-            for thread in slow:
-                thread.start()
-            left = [count]
-            lock = threading.Lock()
-
-            def work(own):
-                while True:
-                    with lock:
-                        left[0] -= 1
-                        if left[0] < 0:
-                            return
-                    if own.random() < 0.02:
-                        vanish(address, own)
-                    else:
-                        send(address, junk(own))
-
-            threads = [threading.Thread(target=work, args=(random.Random(rng.random()),)) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            for _ in range(5):
-                assert server.ask("POST", "/v1/images/generations", PROMPT).status in (200, 429)
-            assert server.ask("POST", "/v1/chat/completions", photo_question(bomb())).status == 400
-            huge(address)
-            for thread in (*threads, *slow):
-                thread.join()
-            wait_until_idle(model)
-
-        def drip(address):
-            try:
-                with socket.create_connection(address, timeout=20) as client:
-                    for character in b"GET /health HTTP/1.1\r\nX-Slow: " + b"x" * 40:
-                        client.send(bytes([character]))
-                        time.sleep(0.3)
-            except OSError:
-                pass
-
-        expected = server.ask("POST", "/v1/images/generations", PROMPT).json["data"]
-        round_of(1000, 1)
-        before = private_mb()
-        round_of(10_000, 2)
-        after, status = private_mb(), model.status()
-        assert (status.rows, status.running, status.waiting) == (0, 0, 0)
-        assert server.ask("POST", "/v1/images/generations", PROMPT).json["data"] == expected
-        assert after < 1.05 * before, (before, after)
+    """Junk, bombs, bodies of 100 MB, clients that send a byte at a time and clients that vanish, beside ones that want a picture."""
+    options = ["--json", "--quiet", "--backend", "cpu", "--port", "0", "--max-rows", "8", "--max-queue", "16", "--header-timeout", "5"]
+    command = [sys.executable, "-m", "janus_runtime.cli", "serve", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            server = Served(json.loads(process.stdout.readline())["url"])
+            expected = server.ask("POST", "/v1/images/generations", PROMPT).json["data"]
+            bad_and_good(server, 2000, 1)
+            before = private_mb(process.pid)
+            bad_and_good(server, 10_000, 2)
+            after = private_mb(process.pid)
+            assert server.ask("POST", "/v1/images/generations", PROMPT).json["data"] == expected
+            assert after < 1.05 * before, (before, after)
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
 
 
 def test_a_bomb_and_a_photo_that_is_none(server):
