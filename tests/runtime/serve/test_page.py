@@ -470,8 +470,25 @@ class TestWhatItIsMadeOf:
         assert page.evaluate("window.shift") <= 0.02
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.screenshot(path=tmp_path / f"draw-{width}-{colours}.png")
-        if folder := os.environ.get("JANUS_SCREENSHOTS"):
-            page.screenshot(path=f"{folder}/draw-{width}-{colours}.png", full_page=True)
-            to_ask(page)
-            page.screenshot(path=f"{folder}/ask-{width}-{colours}.png", full_page=True)
+        watched.close()
+
+    def test_pictures_of_the_guide(self, browser, own, slow, tmp_path):
+        """docs/page-draw.png and docs/page-ask.png; JANUS_SCREENSHOTS=docs makes them anew."""
+        folder = os.environ.get("JANUS_SCREENSHOTS", tmp_path)
+        watched = Watched(browser, own, color_scheme="light")
+        page = watched.open()
+        page.set_viewport_size({"width": 900, "height": 760})
+        draw(page, "a red circle", n=2, seed=0)
+        drawn(page, 2)
+        draw(page, "a small blue square left of a green triangle", n=2, seed=1)
+        page.wait_for_function("() => document.querySelectorAll('.job[data-partials=\"2\"]').length === 2")
+        page.screenshot(path=f"{folder}/page-draw.png")
+        drawn(page, 4)
+        page.click("#gallery li:last-child >> text=Ask about it")
+        for count, question in enumerate(("What colour is the circle?", "What shape is it?"), 1):
+            page.fill("[name=question]", question)
+            page.click("#ask-form .main")
+            answers(page, count)
+        page.set_viewport_size({"width": 900, "height": 640})
+        page.screenshot(path=f"{folder}/page-ask.png")
         watched.close()
