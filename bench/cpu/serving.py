@@ -4,7 +4,8 @@
 
 `latency`: pictures and questions in equal parts, streamed, `--requests` of them for each number of clients: seconds to the first byte
 and to the last, p50, p95 and p99. `saturation`: `--pictures` through 8 clients and by `janus-rt generate --batch-size 8`, and what the
-server's process took of the processor. `ready`: from the start of the process to the first 200 of `/ready`. `idle`: processor seconds in a
+server's process took of the processor. `partials`: a picture with
+three partial ones and without. `ready`: from the start of the process to the first 200 of `/ready`. `idle`: processor seconds in a
 minute without requests.
 """
 
@@ -171,13 +172,31 @@ def saturation(bundle: Path, server: Server, pictures: int) -> dict:
     }
 
 
+def partials(server: Server, rounds: int) -> dict:
+    """A picture as the page asks for it, and one without partial pictures and progress, in turn."""
+    found: dict[str, list[float]] = {"first_partial_s": [], "with_s": [], "without_s": []}
+    for number in range(rounds):
+        shown = {"prompt": picture(0)["prompt"], "seed": number, "stream": True}
+        found["without_s"].append(server.post("/v1/images/generations", shown)[1])
+        # Without progress the first byte is that of the first partial picture.
+        first, last = server.post("/v1/images/generations", {**shown, "partial_images": 3})
+        found["first_partial_s"].append(first)
+        found["with_s"].append(last)
+    medians = {name: float(np.median(seconds)) for name, seconds in found.items()}
+    return {
+        **found,
+        "first_partial_of_the_whole": medians["first_partial_s"] / medians["with_s"],
+        "with_beside_without": medians["with_s"] / medians["without_s"],
+    }
+
+
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--image", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A photo.")
 @click.option("--clients", multiple=True, type=click.IntRange(1), default=(1, 8, 32), show_default=True)
 @click.option("--requests", type=click.IntRange(2), default=200, show_default=True, help="For each number of clients.")
 @click.option("--pictures", type=click.IntRange(1), default=24, show_default=True, help="Of the saturation.")
-@click.option("--only", multiple=True, type=click.Choice(["latency", "saturation", "idle"]), help="By default all.")
+@click.option("--only", multiple=True, type=click.Choice(["latency", "saturation", "partials", "idle"]), help="By default all.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--debug", is_flag=True)
 def main(
@@ -185,7 +204,7 @@ def main(
 ) -> None:
     """Measure a server of BUNDLE."""
     photo = f"data:image/{image.suffix[1:]};base64,{base64.b64encode(image.read_bytes()).decode()}"
-    wanted = only or ("latency", "saturation", "idle")
+    wanted = only or ("latency", "saturation", "partials", "idle")
     with report_errors(debug), serving(bundle, "--max-rows", str(2 * _AT_ONCE), "--max-queue", "64") as server:
         report: dict[str, Any] = {"question": "what a server answers, and how fast", "bundle": bundle.name, **where()}
         report["ready_s"] = server.ready_s
@@ -193,6 +212,8 @@ def main(
             report["latency"] = [latency(server, count, requests, photo) for count in clients]
         if "saturation" in wanted:
             report["saturation"] = saturation(bundle, server, pictures)
+        if "partials" in wanted:
+            report["partials"] = partials(server, 3)
         if "idle" in wanted:
             used = server.processor_s()
             time.sleep(60)

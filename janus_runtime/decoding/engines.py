@@ -89,6 +89,14 @@ class Engines:
             raise JanusError("this model is closed; load it again")
 
     @property
+    def token_bytes(self) -> int:
+        """Of keys and values of one token of a row; 0 where the bundle has no decoder of its own, as a JanusFlow that only draws."""
+        graph, sizes = self.manifest.graphs.get(self._language_model), self.manifest.language_model
+        if graph is None or graph.cache is None:
+            return 0
+        return len(graph.cache.inputs) * sizes.num_heads * sizes.head_size * np.dtype(graph.cache.dtype).itemsize
+
+    @property
     def language_model(self) -> Engine:
         return self[self._language_model]
 

@@ -30,7 +30,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Status:
-    """`rows` and `cache_bytes` are in use; the last four are counted since the model was loaded."""
+    """`rows` and `cache_bytes` are in use, a token of a row takes `token_bytes`; the last four are counted since the model was loaded."""
 
     running: int
     waiting: int
@@ -38,6 +38,7 @@ class Status:
     max_rows: int | None
     cache_bytes: int
     memory_bytes: int | None
+    token_bytes: int
     steps: int
     stepped_rows: int
     prefilled_tokens: int
@@ -68,7 +69,7 @@ class Scheduler:
         self._engines.check_usable()
         with self._changed:
             self._check_open()
-            waiting = sum(not each.lanes and not each.is_over for each in self._requests)
+            waiting = sum(not each.has_started and not each.is_over for each in self._requests)
             if self.limits.max_queue is not None and waiting >= self.limits.max_queue:
                 raise Busy(f"{waiting} requests wait already, as many as may; try again later", self._guess_wait())
             request.handle.bind(self.wake)
@@ -97,11 +98,10 @@ class Scheduler:
 
     def status(self) -> Status:
         with self._changed:
-            lanes = [each for kind in self._lanes.values() for each in kind]
-            counts = Counts()
+            lanes, counts = self._all(), Counts()
             for each in (self._counted, *(lane.counts for lane in lanes)):
                 counts.add(each)
-            running = sum(bool(request.lanes) or request in self._prepared for request in self._requests)
+            running = sum(request.has_started for request in self._requests)
             return Status(
                 running=running,
                 waiting=len(self._requests) - running,
@@ -109,6 +109,7 @@ class Scheduler:
                 max_rows=self.limits.max_rows,
                 cache_bytes=sum(each.cache_bytes for each in lanes),
                 memory_bytes=self.limits.memory_bytes,
+                token_bytes=self._engines.token_bytes,
                 **vars(counts),
             )
 
@@ -167,20 +168,22 @@ class Scheduler:
                 self._changed.wait(self._seconds_to_deadline())
                 self._is_awake = self._is_awake or self._seconds_to_deadline() == 0
             self._is_awake = False
-            calls, self._calls = self._calls, []
-        for call in calls:
-            call()
-        return True
+            return True
 
     def _seconds_to_deadline(self) -> float | None:
         deadlines = [request.deadline for request in self._requests if request.deadline is not None and not request.is_over]
         return max(min(deadlines) - time.perf_counter(), 0.0) if deadlines else None
 
     def _all(self) -> list[Lanes]:
-        return [lanes for kind in self._lanes.values() for lanes in kind]
+        # `status` asks while the thread that runs opens and closes lanes.
+        return [lanes for kind in list(self._lanes.values()) for lanes in list(kind)]
 
     def _step(self) -> None:
         """Who ended leaves, who fits joins, and all take a step."""
+        with self._changed:
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call()
         self._drop_ended()
         self._admit()
         began = time.perf_counter()

@@ -38,6 +38,8 @@ class TokenLanes:
     def __init__(self, session: Session, retained: int) -> None:
         self.session = session
         self._retained = retained
+        # Of all that is held, as the last lane was told.
+        self._memory: int | None = None
         # Rows that lanes and conversations have, and what rows hold, the least recently used first.
         self._owned: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
@@ -78,7 +80,8 @@ class TokenLanes:
                 self._begin(row, prefix)
                 self._owned[row] = needed
             lane.rows = rows
-            self._evict(self._retained if memory is None else min(memory - own, self._retained))
+            self._memory = memory
+            self._evict()
             lane.cached_tokens = int(self.session.lengths[rows[0]])
         elif lane.base:
             # What came after is of no use: a turn that failed, or ids that nobody has read.
@@ -118,7 +121,7 @@ class TokenLanes:
         return [*self._prefilling, *self._ready, *self._drawing]
 
     def _choose(self, lane: TokenLane) -> list[int] | None:
-        """Free rows for a lane: those that hold most of its prompts, else empty ones, else those that were longest of no use."""
+        """Free rows for a lane: those that hold its prompts or most of them, else empty ones, else those that were longest of no use."""
         count, session = lane.num_rows, self.session
         if session.uniform:
             starts = range(0, session.rows - count + 1, count)
@@ -128,8 +131,9 @@ class TokenLanes:
         chosen: list[int | None] = []
         for prefix, _ in lane.prompts:
             best = max((row for row in kept if row not in chosen), key=lambda row: self._usable(row, prefix), default=None)
-            useful = best is not None and self._usable(best, prefix) > 0
-            chosen.append(best if useful else None)
+            # A row of which a part alone would serve, such as the words that all conversations begin with, stays for its own next turn.
+            usable = 0 if best is None else self._usable(best, prefix)
+            chosen.append(best if best is not None and usable and usable >= self._held[best].computed // GRID * GRID else None)
         others = itertools.chain(empty, (row for row in kept if row not in chosen))
         rows = [row if row is not None else next(others, None) for row in chosen]
         return None if None in rows else rows  # type: ignore[return-value]
@@ -344,13 +348,15 @@ class TokenLanes:
         self.session.truncate(row, held.computed if held else 0)
         if held and held.computed:
             self._held[row] = held
-            self._evict(self._retained)
+            self._evict()
 
     def _kept_bytes(self) -> int:
-        return sum(self.session.row_bytes(held.computed) for row, held in self._held.items() if row not in self._owned)
+        # Also while the thread that runs goes on: see `Scheduler.status`.
+        return sum(self.session.row_bytes(held.computed) for row, held in list(self._held.items()) if row not in self._owned)
 
-    def _evict(self, room: int) -> None:
-        """Forgets what rows without an owner hold, the least recently used first, until the rest takes no more than `room` bytes."""
+    def _evict(self) -> None:
+        """Forgets what rows without an owner hold, the least recently used first, until the rest may stay."""
+        room = self._retained if self._memory is None else min(self._retained, self._memory - sum(self._owned.values()))
         for row in [row for row in self._held if row not in self._owned]:
             if self._kept_bytes() <= room:
                 return

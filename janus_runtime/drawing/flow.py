@@ -186,7 +186,7 @@ class FlowLanes:
 
     @property
     def cache_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self._cache.values())
+        return sum(tensor.nbytes for tensor in list(self._cache.values()))
 
     @property
     def is_busy(self) -> bool:

@@ -101,6 +101,17 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _describe_capacity(model: Model) -> str:
+    """What may be in use at once."""
+    status, longest = model.status(), model.manifest.language_model.max_length
+    if status.max_rows is None or not status.token_bytes:
+        return f"{status.max_rows or 'any number of'} rows at once"
+    most = status.max_rows * longest * status.token_bytes
+    limited = "" if status.memory_bytes is None or status.memory_bytes >= most else f", limited to {status.memory_bytes / 1e9:.2f} GB"
+    each = f"{status.token_bytes / 1e3:.1f} kB a token"
+    return f"{status.max_rows} rows at once; keys and values take {each}, {most / 1e9:.2f} GB at most{limited}"
+
+
 def serve_on(listener: socket.socket, model: Model, settings: ServeSettings) -> None:
     """Answers requests with `model` until SIGTERM or SIGINT. A second signal ends the process at once."""
     if not settings.is_loopback and settings.api_key is None:
@@ -112,4 +123,5 @@ def serve_on(listener: socket.socket, model: Model, settings: ServeSettings) -> 
     manifest = model.manifest
     weights = ", random weights: expect noise, not pictures or sense" if manifest.random_weights else ""
     _log.info("serving %s, %s, %s%s at %s", manifest.name, manifest.precision, model.backend, weights, address_of(listener))
+    _log.info("%s", _describe_capacity(model))
     Server(Service.over(model, settings)).run(sockets=[listener])

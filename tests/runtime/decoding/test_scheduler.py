@@ -191,6 +191,17 @@ class TestReuse:
             told = ask(janus, Message("system", "Be short."), user("What is this?", RED), max_tokens=3).wait()
             assert told.finished.usage.cached_tokens == 0
 
+    def test_conversations_in_turn_keep_theirs(self, bundles):
+        """All begin with the system's words; none takes another's row for them."""
+        with load(bundles("tiny")) as janus:
+            photos = [RED, BLUE, Image.new("RGB", (50, 50), "green")]
+            for photo in photos:
+                ask(janus, user("What is this?", photo), max_tokens=3).wait()
+            for photo in photos:
+                usage = ask(janus, user("Which colour is it?", photo), max_tokens=3).wait().finished.usage
+                (place,) = janus._prompter.picture_places(janus._prompter.conversation([user("Which?", photo)]))
+                assert usage.cached_tokens >= (place + janus.manifest.image_input.num_tokens) // 32 * 32
+
     def test_the_same_question_needs_no_prefill(self, bundles):
         with load(bundles("tiny")) as janus:
             first, again = (ask(janus, user("What is this?", RED), max_tokens=5, seed=seed).wait() for seed in (0, 1))

@@ -82,7 +82,7 @@ class ScriptedModel:
         return request
 
     def status(self) -> Status:
-        return Status(1, self.waiting, 2, 16, 1000, 4000, 10, 20, 30, 40)
+        return Status(1, self.waiting, 2, 16, 1000, 4000, 100, 10, 20, 30, 40)
 
     def submit_drawing(self, prompt: str, n: int = 1, *, post: Any, **settings: Any) -> ScriptedHandle:
         return self._submit(prompt, post, {"n": n, **settings})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -94,6 +95,7 @@ def test_an_idle_server_ends_though_a_connection_is_open():
         assert server.process.wait(60) == 0
         log = server.process.stderr.read()
     assert "serving janus-nano, fp32, cpu at http://127.0.0.1:" in log and " GET /health 200 " in log
+    assert re.search(r"16 rows at once; keys and values take \d+\.\d kB a token, \d+\.\d\d GB at most\n", log)
 
 
 def test_the_key_comes_from_the_environment_or_a_file(tmp_path):
