@@ -96,35 +96,28 @@ class LanguageModel:
         graph = bundle.manifest["graphs"]["language_model.gqa"]
         self.cache, self.rows, self.length = graph["cache"], rows, 0
         sizes = {"rows": rows, "max_length": max_length}
-        self.memory = []
-        for name in self.cache["inputs"]:
-            self.memory.append(np.zeros([sizes.get(size, size) for size in graph["inputs"][name]["shape"]], self.cache["dtype"]))
+        shapes = [[sizes.get(size, size) for size in graph["inputs"][name]["shape"]] for name in self.cache["inputs"]]
+        self.memory = [np.zeros(shape, self.cache["dtype"]) for shape in shapes]
 
     def append(self, embeds):
         """Takes embeddings [rows, tokens, hidden_size] and gives the last hidden state of each row."""
-        begin, end = self.length, self.length + embeds.shape[1]
-        self.length = end
-        if embeds.shape[1] == 1:
-            return self._call(embeds, 0, self.rows, end)
-        last = []
-        for row in range(self.rows):
-            cuts = [begin, *(cut for cut in range(begin + 1, end) if cut % GRID == 0), end]
-            for start, stop in zip(cuts, cuts[1:], strict=False):
-                hidden = self._call(np.ascontiguousarray(embeds[row : row + 1, start - begin : stop - begin]), row, row + 1, stop)
-            last.append(hidden[0])
-        return np.stack(last)
+        begin, self.length = self.length, self.length + embeds.shape[1]
+        cuts = [*range(begin // GRID * GRID + GRID, self.length, GRID), self.length]
+        # All rows take one token together; of a prompt each row is computed by itself, from cut to cut.
+        rows = [slice(0, self.rows)] if embeds.shape[1] == 1 else [slice(row, row + 1) for row in range(self.rows)]
+        parts = list(zip([begin, *cuts], cuts, strict=False))
+        return np.concatenate([[self._call(embeds[row, a - begin : b - begin], row, b) for a, b in parts][-1] for row in rows])
 
-    def _call(self, embeds, first, last, length):
-        """Rows `first` to `last`, which are `length` long afterwards."""
+    def _call(self, embeds, row, length):
         rows, tokens, _ = embeds.shape
         binding = self.session.io_binding()
-        binding.bind_cpu_input("embeds", embeds)
+        binding.bind_cpu_input("embeds", np.ascontiguousarray(embeds))
         binding.bind_cpu_input("places", np.arange(1, rows + 1, dtype=np.int32) * tokens - 1)
         binding.bind_cpu_input("seqlens_k", np.full(rows, length - 1, np.int32))
         binding.bind_cpu_input("total_sequence_length", np.array(length, np.int32))
         binding.bind_output("hidden")
         for past, present, memory in zip(self.cache["inputs"], self.cache["outputs"], self.memory, strict=True):
-            value = ort.OrtValue.ortvalue_from_numpy(memory[first:last])
+            value = ort.OrtValue.ortvalue_from_numpy(memory[row])
             binding.bind_ortvalue_input(past, value)
             binding.bind_ortvalue_output(present, value)
         self.session.run_with_iobinding(binding)
