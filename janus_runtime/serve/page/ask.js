@@ -1,8 +1,8 @@
 // Asking: a conversation whose every turn sends all of it again.
 
 import { stream } from "./api.js";
-import { button, dataUrl, make, picturesOf, say } from "./parts.js";
-import { keepTyped } from "./store.js";
+import { button, bytesOf, dataUrl, make, notify, picturesOf, say } from "./parts.js";
+import { keepTyped, loadTalk, saveTalk } from "./store.js";
 
 const form = document.getElementById("ask-form");
 const talk = document.getElementById("talk");
@@ -47,11 +47,36 @@ export class AskPanel {
     });
     document.getElementById("anew").addEventListener("click", () => this.begin());
     stop.addEventListener("click", () => this.controller?.abort());
+    loadTalk().then((messages) => this.#restore(messages));
+  }
+
+  /** Shows a conversation that was there before the page was loaded again. */
+  #restore(messages) {
+    if (this.messages.length || talk.children.length) return;
+    this.messages = messages;
+    for (const { role, content } of messages) {
+      if (role === "user") {
+        const urls = content.filter((part) => part.type === "image_url").map((part) => part.image_url.url);
+        const shown = urls.map((url) => ({ url, name: "photo", blob: new Blob([bytesOf(url.split(",")[1])], { type: url.slice(5).split(";")[0] }) }));
+        this.#show("user", content.find((part) => part.type === "text").text, shown);
+      } else {
+        const [item, text] = this.#answer();
+        text.textContent = content.trim();
+        item.append(copyButton(content));
+      }
+    }
   }
 
   /** Photos for the next question. */
   async add(files) {
+    if (files.length) notify();
     for (const file of files) {
+      const bitmap = await createImageBitmap(file).catch(() => null);
+      if (!bitmap) {
+        notify(`${file.name || "That file"} is no picture that this browser can read. Choose a PNG, JPEG or WebP.`);
+        continue;
+      }
+      bitmap.close();
       const photo = { url: await dataUrl(file), blob: file, name: file.name || "photo" };
       this.photos.push(photo);
       const shown = make("div", {}, make("div", { className: "frame" }, make("img", { src: photo.url, alt: photo.name })));
@@ -70,13 +95,20 @@ export class AskPanel {
   begin() {
     this.controller?.abort();
     this.messages = [];
+    saveTalk([]);
     talk.replaceChildren();
     form.elements.question.focus();
   }
 
   async ask() {
     const question = form.elements.question.value.trim();
-    if (!question || this.controller) return;
+    if (this.controller) return;
+    if (!question) {
+      complain("Type a question.");
+      return;
+    }
+    // What went wrong before is over.
+    for (const old of talk.querySelectorAll("li.wrong")) old.remove();
     const parts = [...this.photos.map((photo) => ({ type: "image_url", image_url: { url: photo.url } })), { type: "text", text: question }];
     const asked = { photos: this.photos, question };
     const turn = { role: "user", content: parts };
@@ -94,7 +126,7 @@ export class AskPanel {
       const body = { messages, stream: true };
       for await (const event of stream("v1/chat/completions", body, this.controller.signal)) {
         whole += event.choices?.[0]?.delta?.content ?? "";
-        text.textContent = whole;
+        text.textContent = whole.trimStart();
       }
       say(whole || "No answer.");
     } catch (error) {
@@ -114,13 +146,14 @@ export class AskPanel {
       return;
     }
     this.messages = [...messages, { role: "assistant", content: whole }];
-    answer.append(make("div", { className: "buttons" }, button("Copy", () => navigator.clipboard?.writeText(whole))));
+    saveTalk(this.messages);
+    answer.append(copyButton(whole));
   }
 
   /** Nothing typed is lost: the question goes back where it was. */
   #fail(error, shown, answer, asked) {
     shown.remove();
-    answer.className = "wrong";
+    answer.classList.add("wrong");
     answer.replaceChildren(make("p", { className: "wrong", textContent: error.message }), button("Dismiss", () => answer.remove()));
     say(error.message);
     if (!form.elements.question.value) form.elements.question.value = asked.question;
@@ -160,4 +193,17 @@ export class AskPanel {
     talk.append(item);
     return [item, text];
   }
+}
+
+function copyButton(text) {
+  return make("div", { className: "buttons" }, button("Copy", () => navigator.clipboard?.writeText(text.trim())));
+}
+
+/** A sentence at the question's field, until something is typed. */
+function complain(text) {
+  const field = form.elements.question;
+  field.setCustomValidity(text);
+  field.reportValidity();
+  field.addEventListener("input", () => field.setCustomValidity(""), { once: true });
+  say(text);
 }

@@ -8,8 +8,8 @@ const form = document.getElementById("draw-form");
 const referenceBox = document.getElementById("reference");
 const referenceShown = document.getElementById("reference-shown");
 
-// Beyond this seeds are no numbers that JavaScript holds exactly.
-const SEEDS = 2 ** 48;
+// Random seeds lie below, short enough to be written down.
+const SEEDS = 2 ** 32;
 
 export class DrawPanel {
   /** `model`: what the server said of it. */
@@ -29,10 +29,14 @@ export class DrawPanel {
     this.save = keepTyped(form);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
+      // A double click is one wish.
+      if (performance.now() - (this.started ?? -1000) < 500) return;
       this.start();
     });
     form.elements.prompt.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      form.requestSubmit();
     });
     document.getElementById("random-seed").addEventListener("click", () => this.#set({ seed: "" }));
     form.elements.reference.addEventListener("change", () => this.use(form.elements.reference.files[0] ?? null));
@@ -55,7 +59,7 @@ export class DrawPanel {
   /** Puts the settings of a picture into the form. */
   reuse({ prompt, settings }) {
     const { size, guidance_scale, temperature, steps, seed } = settings;
-    this.#set({ prompt, size, guidance_scale, temperature, steps, seed, n: 1 });
+    this.#set({ prompt, size, guidance_scale, temperature, steps, seed });
     form.elements.prompt.focus();
   }
 
@@ -72,6 +76,7 @@ export class DrawPanel {
       prompt.addEventListener("input", () => prompt.setCustomValidity(""), { once: true });
       return;
     }
+    this.started = performance.now();
     const first = seed.value === "" ? Math.floor(Math.random() * SEEDS) : Number(seed.value);
     const settings = { size: size.value };
     if (guidance_scale.value !== "") settings.guidance_scale = Number(guidance_scale.value);
@@ -86,6 +91,15 @@ export class DrawPanel {
     );
     this.gallery.begin(jobs.map((job) => job.item));
     for (const job of jobs) job.run();
+  }
+
+  /** Pictures that a reload has interrupted. */
+  resume() {
+    for (const { prompt, settings, at } of unfinished()) {
+      const job = new Job(this, prompt, settings, null, at);
+      this.gallery.begin([job.item]);
+      job.fail(new Error("The page was loaded again while this was being drawn."));
+    }
   }
 }
 
@@ -112,12 +126,13 @@ class Job {
     this.controller = new AbortController();
     this.began = 0;
     this.line.className = "";
+    remember(this);
     try {
       for await (const event of stream(...this.#request(), this.controller.signal)) this.#take(event);
       if (this.item.isConnected) throw new Error("The server ended without a picture. Try again.");
     } catch (error) {
       if (this.controller.signal.aborted) return;
-      this.#fail(error);
+      this.fail(error);
     }
   }
 
@@ -148,6 +163,7 @@ class Job {
     const blob = new Blob([bytesOf(event.b64_json)], { type: `image/${event.output_format ?? "png"}` });
     if (event.type.endsWith(".completed")) {
       URL.revokeObjectURL(this.image.src);
+      forget(this);
       this.panel.gallery.add(this.item, this.at, blob, this.prompt, { ...this.settings, seed: event.seed ?? this.settings.seed, size: event.size });
       say("A picture is done.");
     } else {
@@ -159,7 +175,7 @@ class Job {
     }
   }
 
-  #fail(error) {
+  fail(error) {
     this.bar.hidden = true;
     this.line.className = "wrong";
     this.line.textContent = error.message;
@@ -181,13 +197,37 @@ class Job {
     this.controller.abort();
     this.#close();
     say("Cancelled.");
-    form.elements.prompt.focus();
   }
 
   #close() {
+    forget(this);
     URL.revokeObjectURL(this.image.src);
     this.panel.gallery.remove(this.item);
   }
+}
+
+const JOBS = "janus-jobs";
+
+/** Jobs that were not done when the page was left, newest last. */
+function unfinished() {
+  try {
+    return JSON.parse(sessionStorage.getItem(JOBS) ?? "[]").sort((a, b) => a.at - b.at);
+  } catch {
+    return [];
+  }
+}
+
+function remember(job) {
+  forget(job);
+  // A reference picture would have to be chosen again.
+  if (job.reference) return;
+  const { prompt, settings, at } = job;
+  sessionStorage.setItem(JOBS, JSON.stringify([...unfinished(), { prompt, settings, at }]));
+}
+
+function forget(job) {
+  const left = unfinished().filter(({ at, settings }) => at !== job.at || settings.seed !== job.settings.seed);
+  sessionStorage.setItem(JOBS, JSON.stringify(left));
 }
 
 function seconds(milliseconds) {

@@ -36,7 +36,12 @@ export class Gallery {
 
   /** A card is gone. */
   remove(card) {
+    const next = card.nextElementSibling ?? card.previousElementSibling;
     card.remove();
+    // The next card moves under the pointer, and a second click of a double one is not for it.
+    list.style.pointerEvents = "none";
+    setTimeout(() => (list.style.pointerEvents = ""), 500);
+    (next?.querySelector("button") ?? document.querySelector("#draw-form textarea")).focus({ preventScroll: true });
     title.hidden = !list.children.length;
   }
 
@@ -54,11 +59,9 @@ export class Gallery {
     const buttons = this.#buttons(picture, url);
     buttons.append(
       button("Delete", () => {
-        const next = item.nextElementSibling ?? item.previousElementSibling;
         deletePicture(picture.id);
         this.remove(item);
         URL.revokeObjectURL(url);
-        (next?.querySelector("button") ?? document.querySelector("#draw-form textarea")).focus();
       }),
     );
     item.append(buttons);
@@ -90,9 +93,9 @@ export class Gallery {
 }
 
 function describe(settings) {
-  const names = { seed: "seed", size: "size", guidance_scale: "guidance", temperature: "temperature", steps: "steps" };
+  const names = { seed: "seed", size: "", guidance_scale: "guidance", temperature: "temp.", steps: "steps" };
   return Object.entries(names)
     .filter(([key]) => settings[key] !== undefined)
-    .map(([key, name]) => `${name} ${settings[key]}`)
+    .map(([key, name]) => `${name} ${settings[key]}`.trim())
     .join(" · ");
 }

@@ -86,7 +86,9 @@ if (canDraw) {
   if (model.edits) actions["Draw from it"] = ({ blob }) => draw.use(blob);
   const gallery = new Gallery(actions);
   draw = new DrawPanel(model, gallery);
-  gallery.load();
+  gallery.load().then(() => draw.resume());
+  const shapes = Number(model.size.split("x")[0]) <= 64;
+  document.querySelector("[name=prompt]").placeholder = shapes ? "a red circle left of a blue square" : "a red fox in the snow";
 }
 if (canAsk) {
   const reference = (blob) => {
@@ -97,4 +99,6 @@ if (canAsk) {
 }
 const kept = document.getElementById(sessionStorage.getItem("janus-shown"));
 choose(kept && !kept.hidden ? kept : canDraw ? drawTab : askTab, false);
+// Where there is a keyboard: on a phone it would cover the page.
+if (matchMedia("(pointer: fine)").matches) document.querySelector("[role=tabpanel]:not([hidden]) textarea").focus();
 document.body.dataset.ready = "yes";

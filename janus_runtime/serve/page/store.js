@@ -36,19 +36,23 @@ let opened;
 
 function database() {
   opened ??= new Promise((resolve, reject) => {
-    const asked = indexedDB.open("janus", 1);
-    asked.onupgradeneeded = () => asked.result.createObjectStore("pictures", { keyPath: "id" });
+    const asked = indexedDB.open("janus", 2);
+    asked.onupgradeneeded = () => {
+      for (const [name, keyPath] of [["pictures", "id"], ["talks", "tab"]]) {
+        if (!asked.result.objectStoreNames.contains(name)) asked.result.createObjectStore(name, { keyPath });
+      }
+    };
     asked.onsuccess = () => resolve(asked.result);
     asked.onerror = () => reject(asked.error);
   });
   return opened;
 }
 
-async function run(mode, work) {
+async function run(mode, work, name = "pictures") {
   try {
-    const pictures = (await database()).transaction("pictures", mode).objectStore("pictures");
+    const store = (await database()).transaction(name, mode).objectStore(name);
     return await new Promise((resolve, reject) => {
-      const asked = work(pictures);
+      const asked = work(store);
       asked.onsuccess = () => resolve(asked.result);
       asked.onerror = () => reject(asked.error);
     });
@@ -73,4 +77,13 @@ export function savePicture(picture) {
 
 export function deletePicture(id) {
   return run("readwrite", (pictures) => pictures.delete(id));
+}
+
+/** The conversation of this tab, as it is sent to the server. */
+export async function loadTalk() {
+  return (await run("readonly", (talks) => talks.get(tab()), "talks"))?.messages ?? [];
+}
+
+export function saveTalk(messages) {
+  return run("readwrite", (talks) => talks.put({ tab: tab(), messages }), "talks");
 }

@@ -184,7 +184,7 @@ class TestDraw:
         (found,) = drawn(page, 1)
         (expected,) = model.generate("a red circle", seed=3, cfg_weight=2.0, temperature=0.5)
         assert np.array_equal(pixels(found), np.asarray(expected.image))
-        assert "seed 3 · size 64x64 · guidance 2 · temperature 0.5" in page.inner_text("#gallery li")
+        assert "seed 3 · 64x64 · guidance 2 · temp. 0.5" in page.inner_text("#gallery li")
         page.fill("[name=guidance_scale]", "9")
         page.click("#gallery >> text=Use its settings")
         values = [page.input_value(f"[name={name}]") for name in ("prompt", "seed", "guidance_scale", "temperature")]
@@ -218,6 +218,21 @@ class TestDraw:
             assert download.value.suggested_filename == f"a-red-circle-seed{saved.text['seed']}.png"
         page.click("#gallery li:first-child >> text=Delete")
         drawn(page, 1)
+
+    def test_a_double_click_is_one_wish(self, page, slow):
+        page.fill("[name=prompt]", "a red circle")
+        page.dblclick("#draw-form .main")
+        page.wait_for_selector("#gallery progress[value]")
+        assert page.locator("#gallery li").count() == 4
+        page.locator("#gallery li:nth-child(2) >> text=Cancel").dblclick()
+        drawn(page, 3)
+
+    def test_enlarged_is_larger(self, page):
+        draw(page, "a red circle", seed=0)
+        drawn(page, 1)
+        small = page.locator("#gallery .frame").bounding_box()["width"]
+        page.click("#gallery .frame")
+        assert page.locator("#large img").bounding_box()["width"] > 2 * small
 
     def test_what_the_server_refuses(self, page):
         draw(page, "a red circle <begin_of_image>")
@@ -281,10 +296,29 @@ class TestAsk:
         (tmp_path / "no.png").write_bytes(b"this is text")
         to_ask(page)
         page.set_input_files("[name=photo]", tmp_path / "no.png")
-        page.fill("[name=question]", "What is this?")
+        page.wait_for_selector("#notice:not([hidden])")
+        assert page.inner_text("#notice").startswith("no.png is no picture") and page.locator("#photos img").count() == 0
+
+    def test_what_the_server_refuses_is_typed_still(self, page, tmp_path):
+        RED.save(tmp_path / "red.png")
+        to_ask(page)
+        page.set_input_files("[name=photo]", tmp_path / "red.png")
+        page.wait_for_selector("#photos img")
+        page.fill("[name=question]", "What is <image_placeholder>?")
         page.click("#ask-form .main")
         page.wait_for_selector("#talk .wrong")
-        assert page.input_value("[name=question]") == "What is this?" and page.locator("#photos img").count() == 1
+        page.wait_for_selector("#photos img")
+        assert page.input_value("[name=question]") == "What is <image_placeholder>?"
+        page.fill("[name=question]", "What is this?")
+        page.click("#ask-form .main")
+        answers(page, 1)
+        assert page.locator("#talk .wrong").count() == 0
+
+    def test_a_question_without_words_is_not_sent(self, page, watched):
+        to_ask(page)
+        page.click("#ask-form .main")
+        assert page.evaluate("document.querySelector('[name=question]').validationMessage") == "Type a question."
+        assert not [url for url in watched.asked if "completions" in url]
 
     @pytest.mark.parametrize(
         "text", ["<img src=x onerror=alert(1)><script>alert(2)</script>", "x" * 7000, "مرحبا שלום 👩‍👩‍👧 🎨", "**no** `markup`"]
@@ -321,6 +355,35 @@ class TestLasting:
         assert page.is_visible("#ask") and page.input_value("[name=question]") == "What is th"
         assert page.input_value("[name=prompt]") == "three yellow cro" and page.input_value("[name=seed]") == "5"
         assert drawn(page, 2) == before
+
+    def test_a_reload_keeps_the_conversation(self, page, model):
+        draw(page, "a red circle", seed=0)
+        drawn(page, 1)
+        page.click("#gallery >> text=Ask about it")
+        page.wait_for_selector("#photos img")
+        page.fill("[name=question]", "What colour is the circle?")
+        page.click("#ask-form .main")
+        answers(page, 1)
+        page.reload()
+        page.wait_for_selector("#talk .user img")
+        assert answers(page, 1) == ["red"]
+        page.fill("[name=question]", "What shape is it?")
+        page.click("#ask-form .main")
+        assert "circle" in answers(page, 2)[1]
+
+    def test_a_reload_while_drawing_can_be_made_good(self, page, slow):
+        draw(page, "a red circle", n=2, seed=0)
+        page.wait_for_selector("#gallery .job[data-partials]")
+        page.reload()
+        page.wait_for_selector(".job:nth-child(2) .wrong")
+        assert page.inner_text(".job:nth-child(2) .wrong").startswith("The page was loaded again while")
+        slow(0)
+        for _ in range(2):
+            page.click(".job:has(.wrong) >> text=Try again")
+        drawn(page, 2)
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        drawn(page, 2)
 
     def test_two_tabs_keep_to_themselves(self, watched):
         first, second = watched.open(), watched.open()
