@@ -7,7 +7,7 @@ tokens takes them from there. Letters: T tokens of a prompt, V ids.
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +65,9 @@ class TokenLanes:
 
     @property
     def cache_bytes(self) -> int:
-        return sum(self._owned.values()) + self._kept_bytes()
+        # `Scheduler.status` asks while the thread that runs moves rows from one to the other.
+        owned = dict(self._owned)
+        return sum(owned.values()) + self._kept_bytes(owned)
 
     def admit(self, lane: TokenLane, memory: int | None) -> bool:
         if not lane.rows:
@@ -76,12 +78,12 @@ class TokenLanes:
             own = sum(self._owned.values()) + needed * lane.num_rows
             if rows is None or (memory is not None and own > memory):
                 return False
+            self._memory = memory
+            self._evict(needed * lane.num_rows, spared=rows)
             for row, (prefix, _) in zip(rows, lane.prompts, strict=True):
                 self._begin(row, prefix)
                 self._owned[row] = needed
             lane.rows = rows
-            self._memory = memory
-            self._evict()
             lane.cached_tokens = int(self.session.lengths[rows[0]])
         elif lane.base:
             # What came after is of no use: a turn that failed, or ids that nobody has read.
@@ -350,15 +352,16 @@ class TokenLanes:
             self._held[row] = held
             self._evict()
 
-    def _kept_bytes(self) -> int:
-        # Also while the thread that runs goes on: see `Scheduler.status`.
-        return sum(self.session.row_bytes(held.computed) for row, held in list(self._held.items()) if row not in self._owned)
+    def _kept_bytes(self, others: Collection[int]) -> int:
+        """Of rows that are kept, without these others."""
+        return sum(self.session.row_bytes(held.computed) for row, held in list(self._held.items()) if row not in others)
 
-    def _evict(self) -> None:
-        """Forgets what rows without an owner hold, the least recently used first, until the rest may stay."""
-        room = self._retained if self._memory is None else min(self._retained, self._memory - sum(self._owned.values()))
-        for row in [row for row in self._held if row not in self._owned]:
-            if self._kept_bytes() <= room:
+    def _evict(self, reserved: int = 0, spared: Sequence[int] = ()) -> None:
+        """Forgets what rows without an owner hold, the least recently used first, until the rest may stay beside `reserved` bytes."""
+        free = self._retained if self._memory is None else self._memory - sum(self._owned.values()) - reserved
+        others = {*self._owned, *spared}
+        for row in [row for row in self._held if row not in others]:
+            if self._kept_bytes(others) <= min(self._retained, free):
                 return
             del self._held[row]
             self.session.truncate(row)
