@@ -213,7 +213,7 @@ def main(
         if "saturation" in wanted:
             report["saturation"] = saturation(bundle, server, pictures)
         if "partials" in wanted:
-            report["partials"] = partials(server, 3)
+            report["partials"] = partials(server, 2)
         if "idle" in wanted:
             used = server.processor_s()
             time.sleep(60)

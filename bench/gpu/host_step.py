@@ -25,10 +25,10 @@ from janus_runtime.decoding.device import DecoderLimits
 from janus_runtime.decoding.device_loop import LoopEngines, LoopPool
 from janus_runtime.decoding.device_session import DeviceSession
 from janus_runtime.decoding.engines import ENDS, Engines
+from janus_runtime.sampling.draw import Draw
 from janus_runtime.sampling.guidance import Pairs
 from janus_runtime.sampling.sampler import Sampler
 from testing.fake_cuda import FakeCuda, FakeStream
-from testing.sessions import draw
 
 STEPS = 400
 _PROMPT = 20
@@ -111,7 +111,8 @@ def _step(limits: DecoderLimits, engines: Engines, rows: int) -> float:
     with DeviceSession(limits, graphs, LoopPool(), rows, _PROMPT + STEPS) as session:
         session.lengths[:] = _PROMPT
         num_ids = int(head.spec.outputs["logits"].shape[-1])
-        drawn = draw(session, np.zeros((rows, num_ids), np.float32), STEPS, Sampler(), [0] * (rows // 2), Pairs(5.0))
+        logits, draws = list(np.zeros((rows, num_ids), np.float32)), [Draw(0, 0, Sampler(), Pairs(5.0))] * (rows // 2)
+        drawn = session.draw(logits, range(rows), draws, STEPS)
         for _ in range(_RECORDED):
             next(drawn)
         start = time.perf_counter()

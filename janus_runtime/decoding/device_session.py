@@ -117,7 +117,9 @@ class DeviceSession(RowTable):
         with self._device.lock:
             self._load(start, busy)
             loop.set(dict(zip(rows, logits, strict=True)), dict(zip(places, draws, strict=True)))
-        firsts = np.array([draw.first for draw in draws])
+        firsts, own = [draw.first for draw in draws], busy[: self.rows]
+        # Where the log has what a step drew: a line for all of them where they are of one age.
+        alike, log = len(set(firsts)) == 1, loop.host_log
         queued: deque[Event] = deque()
         began, (least, most) = time.perf_counter(), _AHEAD_STEPS
         ahead = least
@@ -130,12 +132,17 @@ class DeviceSession(RowTable):
                     queued.extend(self._limits.run(partial(self._queue, start, busy, steps, limit)))
             queued.popleft().wait()
             ahead = min(max(math.ceil(_AHEAD_SECONDS * (step + 1) / (time.perf_counter() - began)), least), most)
-            drawn: list[Drawn] = loop.host_log[firsts + step, places].tolist()
-            failed = self._failed(rows, firsts + step + 1)
             if step:
-                self.lengths += busy[: self.rows]
-                self.lengths[[row for row, wrong in zip(rows, np.repeat(failed, len(rows) // len(draws)), strict=True) if wrong]] -= 1
-            if any(failed):
+                self.lengths += own
+            if alike:
+                line = log[firsts[0] + step].tolist()
+                drawn: list[Drawn] = [line[place] for place in places]
+            else:
+                drawn = [int(log[first + step, place]) for first, place in zip(firsts, places, strict=True)]
+            if loop.host_bad.any() and any(failed := self._failed(rows, np.array(firsts) + step + 1)):
+                if step:
+                    each = len(rows) // len(draws)
+                    self.lengths[[row for index, row in enumerate(rows) if failed[index // each]]] -= 1
                 self._forget()
                 error = numerical_error(self.head.name, f" after {self.lengths.max()} tokens")
                 yield [error if wrong else id for wrong, id in zip(failed, drawn, strict=True)]
@@ -144,8 +151,6 @@ class DeviceSession(RowTable):
 
     def _failed(self, rows: Sequence[int], numbers: Ids) -> list[bool]:
         """Whether each draw of these rows met NaN or Inf by its draw of this number, from 1; later ones may never be asked for."""
-        if not self._loop.host_bad.any():
-            return [False] * len(numbers)
         # Of each row, the number of the first such draw.
         bad = self._loop.host_bad[list(rows)].reshape(len(numbers), -1)
         return [bool(wrong.any()) for wrong in (bad > 0) & (bad <= numbers[:, None])]
