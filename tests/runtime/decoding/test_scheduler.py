@@ -140,8 +140,13 @@ class TestCompany:
         with load(bundles("tiny")) as janus:
             expected = [picture.image_ids.tolist() for picture in janus.generate("a cat", n=2, seed=4)]
             before = janus.status()
-            found = [None] * 4
-            threads = [threading.Thread(target=lambda i=i: found.__setitem__(i, janus.generate("a cat", n=2, seed=4))) for i in range(4)]
+            found, together = [None] * 4, threading.Barrier(4)
+
+            def work(index):
+                together.wait()
+                found[index] = janus.generate("a cat", n=2, seed=4)
+
+            threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
             for thread in threads:
                 thread.start()
             for thread in threads:
