@@ -33,6 +33,12 @@ class OutOfMemory(BackendError):
     code = "out_of_memory"
 
 
+class TooLarge(BackendError):
+    """A request needs more rows or memory at once than may be in use, now that nothing else runs."""
+
+    code = "too_large"
+
+
 class PromptError(JanusError):
     """Text that the model cannot take: too long, empty, or holding reserved tokens."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..errors import BackendError, Busy, JanusError
+from ..errors import Busy, JanusError, TooLarge
 from .engines import Engines
 from .lane import Counts, Lane, Lanes, Request, as_error
 
@@ -271,10 +271,13 @@ class Scheduler:
         request = lane.request
         try:
             joined = self._find_room(lane)
-            if not joined and not any(lanes.rows for lanes in self._all()):
-                raise BackendError(
-                    f"{lane.num_rows} rows of {lane.length} tokens were asked for at once, more than may ever be in use: "
+            if not joined and not any(lanes.is_busy for lanes in self._all()):
+                # Nobody is there to wait for: rows that are left are those of conversations, which nobody may ever close.
+                held = sum(lanes.rows for lanes in self._all())
+                raise TooLarge(
+                    f"{lane.num_rows} rows of {lane.length} tokens were asked for at once, more than may be in use: "
                     f"{self.limits.max_rows} rows and {self.limits.memory_bytes} bytes of cache"
+                    + (f", of which open conversations hold {held} rows; close one" if held else "")
                 )
         except Exception as error:
             request.offered = None

@@ -19,6 +19,7 @@ from ..errors import (
     NumericalError,
     OutOfMemory,
     PromptError,
+    TooLarge,
     first_line,
 )
 
@@ -98,6 +99,8 @@ def run_error(error: Exception) -> ApiError:
         return unavailable("the server is stopping and ended this request; send it again to the next one", "stopping")
     if isinstance(error, OutOfMemory | MemoryError):
         return unavailable(f"out of memory ({first_line(error)}); ask for less at once, or try again later", "out_of_memory")
+    if isinstance(error, TooLarge):
+        return refuse(message, code=error.code)
     if isinstance(error, NumericalError | BackendError):
         return ApiError(500, message, code=error.code)
     if type(error) is JanusError:

@@ -12,6 +12,7 @@ def test_codes_are_stable_and_apart():
         "BundleError": "bundle",
         "BackendError": "backend",
         "OutOfMemory": "out_of_memory",
+        "TooLarge": "too_large",
         "PromptError": "prompt",
         "ConversationFull": "conversation_full",
         "ImageError": "image",

@@ -12,7 +12,7 @@ import janus_runtime
 from janus_runtime.backends import open_backend
 from janus_runtime.bundle.bundle import Bundle
 from janus_runtime.decoding.scheduler import Limits
-from janus_runtime.errors import BackendError, Busy, Cancelled, DeadlineExceeded, JanusError, NumericalError, PromptError
+from janus_runtime.errors import BackendError, Busy, Cancelled, DeadlineExceeded, JanusError, NumericalError, PromptError, TooLarge
 from janus_runtime.events import Failed, Finished, Progress, Said, Started, Waiting
 from janus_runtime.janus import janus_over
 from janus_runtime.prompt import Message
@@ -271,6 +271,17 @@ class TestLimits:
             assert ask(janus, user("What?"), max_tokens=2).wait().error is None
         with load(bundles("tiny"), memory_bytes=1000) as janus:
             assert isinstance(ask(janus, user("What?"), max_tokens=2).wait().error, BackendError)
+
+    def test_rows_of_conversations_are_not_waited_for(self, bundles):
+        """They may never be closed."""
+        with load(bundles("tiny"), max_rows=1) as janus:
+            chat = janus.chat()
+            expected = "".join(chat.say("What?", max_tokens=4))
+            with pytest.raises(TooLarge, match="of which open conversations hold 1 rows; close one"):
+                list(janus.describe(RED, max_tokens=2))
+            assert "".join(chat.say("What?", max_tokens=4)) is not None
+            chat.close()
+            assert "".join(janus.chat().say("What?", max_tokens=4)) == expected
 
     def test_a_full_queue(self, bundles):
         with load(bundles("tiny"), max_rows=2, max_queue=2) as janus:

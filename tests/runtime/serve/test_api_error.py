@@ -14,6 +14,7 @@ from janus_runtime.errors import (
     NumericalError,
     OutOfMemory,
     PromptError,
+    TooLarge,
 )
 from tests.runtime.serve.http_client import read_all, read_until
 
@@ -34,6 +35,7 @@ LATER = [
     (NumericalError("NaN in logits"), 500, "numerical", "NaN in logits"),
     (BackendError("the device was lost"), 500, "backend", "lost"),
     (MemoryError("1 GB"), 503, "out_of_memory", "1 GB"),
+    (TooLarge("2 rows were asked for at once"), 400, "too_large", "2 rows"),
     (DeadlineExceeded("not done within 5 s"), 504, "deadline", "5 s"),
     (Cancelled("by the model"), 503, "stopping", "stopping"),
 ]
