@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from .backends import Backend, BackendName, open_backend
 from .bundle.bundle import NANO, Bundle
@@ -121,16 +121,13 @@ class Janus:
         PromptError, ImageError, BackendError where it cannot draw from a picture, and ValueError on settings out of range; while it
         is iterated over NumericalError, Cancelled and BackendError.
         """
-        self._require("generation")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        n = operator.index(n)
-        batch_size = self._default_batch_size() if batch_size is None else operator.index(batch_size)
-        if n < 1 or batch_size < 1 or not prompts:
-            raise ValueError(f"got {len(prompts)} prompts, n {n}, batch_size {batch_size}; expected 1 or more of each")
-        pixels = None if image is None else self._pixels_to_draw_from(image, exif_orientation)
-        settings = DrawSettings.make(
-            self.manifest,
-            pixels,
+        request = self._draw_request(
+            [prompt] if isinstance(prompt, str) else list(prompt),
+            operator.index(n),
+            seed,
+            self._default_batch_size() if batch_size is None else operator.index(batch_size),
+            image,
+            exif_orientation,
             cfg_weight=cfg_weight,
             temperature=temperature,
             top_k=top_k,
@@ -138,7 +135,6 @@ class Janus:
             steps=steps,
             image_weight=image_weight,
         )
-        request = DrawRequest(prompts, n, check_seed(seed, n), batch_size, settings, pixels)
         drawing = Drawing(self._engines, self._drawer, self._prompter, request, progress=on_step is not None or cancel is not None)
         return self._pictures(drawing, on_step, cancel)
 
@@ -172,11 +168,12 @@ class Janus:
 
         Takes and raises at once what `stream` does, and Busy where too many requests wait.
         """
-        self._require("generation")
-        pixels = None if image is None else self._pixels_to_draw_from(image, True)
-        settings = DrawSettings.make(
-            self.manifest,
-            pixels,
+        request = self._draw_request(
+            [prompt],
+            n,
+            seed,
+            n,
+            image,
             cfg_weight=cfg_weight,
             temperature=temperature,
             top_k=top_k,
@@ -184,9 +181,6 @@ class Janus:
             steps=steps,
             image_weight=image_weight,
         )
-        if n < 1:
-            raise ValueError(f"n is {n}; expected 1 or more")
-        request = DrawRequest([prompt], n, check_seed(seed, n), n, settings, pixels)
         drawing = Drawing(
             self._engines,
             self._drawer,
@@ -243,6 +237,24 @@ class Janus:
     def status(self) -> Status:
         """How many requests run and wait, what they use, and what was computed so far."""
         return self._scheduler.status()
+
+    def _draw_request(
+        self,
+        prompts: Sequence[str],
+        n: int,
+        seed: int,
+        batch_size: int,
+        image: Picture | None,
+        exif_orientation: bool = True,
+        **settings: Any,
+    ) -> DrawRequest:
+        """`settings` are those of `DrawSettings.make`. Raises BundleError, ValueError, ImageError and BackendError."""
+        self._require("generation")
+        if n < 1 or batch_size < 1 or not prompts:
+            raise ValueError(f"got {len(prompts)} prompts, n {n}, batch_size {batch_size}; expected 1 or more of each")
+        pixels = None if image is None else self._pixels_to_draw_from(image, exif_orientation)
+        checked = DrawSettings.make(self.manifest, pixels, **settings)
+        return DrawRequest(prompts, n, check_seed(seed, n), batch_size, checked, pixels)
 
     def _default_batch_size(self) -> int:
         limits = self._engines.backend.limits
