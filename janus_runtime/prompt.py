@@ -55,6 +55,13 @@ class Message:
     images: tuple[Image.Image, ...] = ()
 
 
+def are_in_turn(roles: Sequence[str]) -> bool:
+    """Whether messages are of a system or none, then of user and assistant in turn, the user last. The models were trained for no other
+    order."""
+    turns = list(roles[1:] if roles[:1] == ["system"] else roles)
+    return turns == ["user", "assistant"] * (len(turns) // 2) + ["user"]
+
+
 class TextStream:
     """Text of ids as they come, never a part of a character. What `feed` and `end` give joins to the text of all ids."""
 
@@ -157,8 +164,7 @@ class Prompter:
         system, turns = self.template.system, list(messages)
         if turns and turns[0].role == "system":
             system = self._user_text(turns.pop(0).text)
-        wanted = ["assistant" if index % 2 else "user" for index in range(len(turns))]
-        if not len(turns) % 2 or [turn.role for turn in turns] != wanted:
+        if not are_in_turn([message.role for message in messages]):
             raise PromptError(
                 f"got messages of {', '.join(message.role for message in messages) or 'nobody'}; expected a system message or none, then "
                 "user and assistant in turn, with the user's last"

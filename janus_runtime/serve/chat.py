@@ -14,12 +14,13 @@ from PIL import Image
 from starlette.responses import Response
 
 from ..events import Failed, Finished, Said, Usage
-from ..prompt import Message
+from ..prompt import Message, are_in_turn
 from .api_error import documented, refuse
 from .chat_schema import ChatAnswer, ChatMessage, ChatRequest, TextPart
 from .event_stream import DONE, EVENT_SCHEMA, EventStream, event
+from .idempotency import refuse_key
 from .picture_input import check_pixels, read_url
-from .service import Service
+from .service import Service, choose_seed
 from .settings import ServeSettings
 from .stop_strings import StopStrings
 from .work import Work, until_gone
@@ -55,9 +56,8 @@ def chat_routes(service: Service) -> APIRouter:
         if not asked.stream:
             body = await service.answers.get(request, lambda: _answer_all(service, request, asked))
             return Response(body, media_type="application/json")
-        if "idempotency-key" in request.headers:
-            raise refuse("an Idempotency-Key is for answers that are not streams; leave it or stream out", "Idempotency-Key")
-        seed = _choose_seed(asked)
+        refuse_key(request)
+        seed = choose_seed(asked.seed)
         work = await until_gone(request.receive, _submit(service, request, asked, seed))
         return EventStream(_stream(work, asked, _head(service, "chat.completion.chunk", seed)), work, service.settings.ping_s)
 
@@ -73,8 +73,7 @@ def _check_limits(service: Service, asked: ChatRequest) -> None:
     if settings.max_tokens is not None:
         service.check_size("max_tokens", asked.max_completion_tokens or asked.max_tokens or 1, settings.max_tokens)
     roles = ["system" if message.role == "developer" else message.role for message in asked.messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    if turns != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
+    if not are_in_turn(roles):
         raise refuse(
             f"the messages are of {', '.join(roles[:20])}; expected a system message or none, then user and assistant in turn, "
             "a user's last",
@@ -93,11 +92,6 @@ def _count_chars(message: ChatMessage) -> int:
 
 def _count_images(message: ChatMessage) -> int:
     return 0 if isinstance(message.content, str) else sum(not isinstance(part, TextPart) for part in message.content)
-
-
-def _choose_seed(asked: ChatRequest) -> int:
-    # Few enough bits for every client's numbers.
-    return secrets.randbelow(1 << 32) if asked.seed is None or asked.seed == -1 else asked.seed
 
 
 def _read_messages(messages: Sequence[ChatMessage], settings: ServeSettings) -> list[Message]:
@@ -165,7 +159,7 @@ async def _pieces(work: Work, asked: ChatRequest) -> AsyncGenerator[_Piece, None
 
 async def _answer_all(service: Service, request: Request, asked: ChatRequest) -> bytes:
     """The answer's JSON, once all answers are given."""
-    seed = _choose_seed(asked)
+    seed = choose_seed(asked.seed)
     work = await _submit(service, request, asked, seed)
     try:
         texts, last = [""] * asked.n, dict[int, _Piece]()

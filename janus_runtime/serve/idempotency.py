@@ -18,6 +18,12 @@ from .settings import ServeSettings
 from .work import until_gone
 
 
+def refuse_key(request: Request) -> None:
+    """Raises ApiError if a request for a stream has a key."""
+    if "idempotency-key" in request.headers:
+        raise refuse("an Idempotency-Key is for answers that are not streams; leave it or stream out", "Idempotency-Key")
+
+
 @dataclass
 class _Kept:
     digest: bytes

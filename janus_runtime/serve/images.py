@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 import time
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -19,10 +18,11 @@ from ..drawing.request import GeneratedImage
 from ..events import Drawn, Finished, Partial, Progress, Usage, Waiting
 from .api_error import documented, invalid_fields, refuse
 from .event_stream import EVENT_SCHEMA, EventStream, event
+from .idempotency import refuse_key
 from .image_schema import EditRequest, ImageRequest, ImagesAnswer
 from .picture_input import check_pixels, read_picture
 from .picture_output import PictureOutput, parse_size
-from .service import Service
+from .service import Service, choose_seed
 from .settings import ServeSettings
 from .work import Work, until_gone
 
@@ -131,17 +131,11 @@ async def _answer(service: Service, request: Request, asked: ImageRequest, pictu
     if not asked.stream:
         body = await service.answers.get(request, lambda: _draw_all(service, request, asked, picture, output))
         return Response(body, media_type="application/json")
-    if "idempotency-key" in request.headers:
-        raise refuse("an Idempotency-Key is for answers that are not streams; leave it or stream out", "Idempotency-Key")
-    seed = _choose_seed(asked.seed)
+    refuse_key(request)
+    seed = choose_seed(asked.seed)
     work = await until_gone(request.receive, _submit(service, request, asked, picture, seed))
     kind = "image_generation" if picture is None else "image_edit"
     return EventStream(_stream(work, kind, output, service.model_name, asked.progress), work, settings.ping_s)
-
-
-def _choose_seed(asked: int | None) -> int:
-    # Few enough bits for every client's numbers.
-    return secrets.randbelow(1 << 32) if asked is None or asked == -1 else asked
 
 
 async def _submit(service: Service, request: Request, asked: ImageRequest, picture: bytes | None, seed: int) -> Work:
@@ -173,7 +167,7 @@ async def _submit(service: Service, request: Request, asked: ImageRequest, pictu
 
 async def _draw_all(service: Service, request: Request, asked: ImageRequest, picture: bytes | None, output: PictureOutput) -> bytes:
     """The answer's JSON, once all pictures are done."""
-    work = await _submit(service, request, asked, picture, _choose_seed(asked.seed))
+    work = await _submit(service, request, asked, picture, choose_seed(asked.seed))
     try:
         encoded: dict[int, asyncio.Task[dict[str, Any]]] = {}
         usage = None

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from ..errors import Cancelled
 from ..events import Drawn, Event, Failed, Finished, Said, Started, Usage
-from .model import Model
+from ..janus import Janus
 
 Kind = Literal["image", "chat"]
 
@@ -22,9 +22,9 @@ _TOKEN_SECONDS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 3
 
 
 class _StatusCollector(Collector):
-    """What `Model.status` says at the moment of each scrape."""
+    """What `Janus.status` says at the moment of each scrape."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Janus) -> None:
         self._model = model
 
     def collect(self) -> Iterator[Metric]:
@@ -53,7 +53,7 @@ class _StatusCollector(Collector):
 
 
 class Metrics:
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Janus) -> None:
         self._name = model.manifest.name
         self._registry = CollectorRegistry()
         self._registry.register(_StatusCollector(model))

@@ -10,9 +10,9 @@ from types import FrameType
 import uvicorn
 
 from ..errors import JanusError
+from ..janus import Janus
 from .app import make_app
 from .connection import connection_class
-from .model import Model
 from .service import Service
 from .settings import ServeSettings
 
@@ -101,7 +101,7 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _describe_capacity(model: Model) -> str:
+def _describe_capacity(model: Janus) -> str:
     """What may be in use at once."""
     status, longest = model.status(), model.manifest.language_model.max_length
     if status.max_rows is None or not status.token_bytes:
@@ -112,7 +112,7 @@ def _describe_capacity(model: Model) -> str:
     return f"{status.max_rows} rows at once; keys and values take {each}, {most / 1e9:.2f} GB at most{limited}"
 
 
-def serve_on(listener: socket.socket, model: Model, settings: ServeSettings) -> None:
+def serve_on(listener: socket.socket, model: Janus, settings: ServeSettings) -> None:
     """Answers requests with `model` until SIGTERM or SIGINT. A second signal ends the process at once."""
     if not settings.is_loopback and settings.api_key is None:
         _log.warning(

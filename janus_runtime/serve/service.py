@@ -1,22 +1,29 @@
 """What every route works with."""
 
 import asyncio
+import secrets
 import time
 from dataclasses import dataclass
 
 from ..bundle.manifest import Task
+from ..janus import Janus
 from ..pictures.png_text import describe_maker
 from .api_error import refuse
 from .idempotency import Answers
 from .metrics import Metrics
-from .model import Model
 from .settings import ServeSettings
 from .traffic import Traffic
 
 
+def choose_seed(asked: int | None) -> int:
+    """The seed of a request; -1 and None are random."""
+    # Few enough bits for every client's numbers.
+    return secrets.randbelow(1 << 32) if asked is None or asked == -1 else asked
+
+
 @dataclass(frozen=True, eq=False)
 class Service:
-    model: Model
+    model: Janus
     settings: ServeSettings
     traffic: Traffic
     metrics: Metrics
@@ -29,7 +36,7 @@ class Service:
     """Seconds since 1970."""
 
     @classmethod
-    def over(cls, model: Model, settings: ServeSettings) -> "Service":
+    def over(cls, model: Janus, settings: ServeSettings) -> "Service":
         maker = describe_maker(model.manifest, model.backend)
         return cls(model, settings, Traffic(), Metrics(model), Answers(settings), maker, asyncio.Semaphore(2), int(time.time()))
 

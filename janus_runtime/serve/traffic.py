@@ -1,6 +1,10 @@
 """What goes on in the server, and whether it is about to stop."""
 
-from .model import Handle
+from typing import Protocol
+
+
+class Cancellable(Protocol):
+    def cancel(self) -> None: ...
 
 
 class Traffic:
@@ -9,7 +13,7 @@ class Traffic:
     def __init__(self) -> None:
         self.stopping = False
         self.requests = 0
-        self.working: set[Handle] = set()
+        self.working: set[Cancellable] = set()
 
     @property
     def idle(self) -> bool:

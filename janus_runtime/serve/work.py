@@ -8,11 +8,11 @@ from typing import Protocol, TypeVar
 
 from starlette.types import Receive
 
+from ..decoding.handle import Handle, Post
 from ..errors import Cancelled
 from ..events import Event, Failed, Finished
 from .api_error import ClientGone, submit_error
 from .metrics import Meter
-from .model import Handle, Post
 from .traffic import Traffic
 
 Result = TypeVar("Result")
