@@ -53,7 +53,8 @@ class Answering(Request):
         self._retained_bytes, self._place = retained_bytes, place
         self._graphs = (*engines.graphs_of("text"), *(("vision_encoder",) if pixels else ()))
         self._lane: TokenLane | None = None
-        self._embeds: NDArray[Any] | None = None
+        # What the lane is prefilled with, once it is there, and until the lane has it.
+        self._prompt: tuple[Prefix, NDArray[Any]] | None = None
         self._text = prompter.text_stream()
         self._unsaid: list[int] = []
         self._stop: Stop = "length"
@@ -80,21 +81,21 @@ class Answering(Request):
             features.append(self._engines.encode_image(pixels))
         if features:
             splice(embeds, self._ids, self._prompter.replaced, np.stack(features))
-        self._embeds, self._prepared = embeds, time.perf_counter()
+        places = self._prompter.picture_places(self._ids) if self._pixels else []
+        prefix = Prefix(self._ids, tuple(zip(places, map(digest, self._pixels), strict=True)))
+        self._prompt, self._prepared = (prefix, embeds), time.perf_counter()
         self.timings["encode"] = (self._prepared - start) * 1e3
 
     def next_lane(self) -> TokenLane | None:
-        if self._embeds is None:
+        if self._prompt is None:
             return None
-        places = self._prompter.picture_places(self._ids) if self._pixels else []
-        prefix = Prefix(self._ids, tuple(zip(places, map(digest, self._pixels), strict=True)))
         place, longest = self._place, len(self._ids) + self._limit - 1
         self._lane = TokenLane(
             request=self,
             kind=place.kind if place else "tokens" if self._engines.backend.limits is None else "text",
             open_lanes=partial(open_token_lanes, self._engines, "text", 1, place.max_length if place else longest, self._retained_bytes),
             modality="text",
-            prompts=[(prefix, self._embeds)],
+            prompts=[self._prompt],
             seed=self._seed,
             sampler=self._sampler,
             guidance=Plain(),
@@ -103,7 +104,7 @@ class Answering(Request):
             base=place.base if place else 0,
             pinned=place is not None,
         )
-        self._embeds = None
+        self._prompt = None
         return self._lane
 
     def start(self) -> None:

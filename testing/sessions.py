@@ -5,12 +5,20 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from janus_runtime.decoding.session import Session, stack_rows
+from janus_runtime.decoding.session import RowLogits, Session
 from janus_runtime.errors import NumericalError
 from janus_runtime.janus import Janus
 from janus_runtime.sampling.draw import Draw
 from janus_runtime.sampling.guidance import Guidance
 from janus_runtime.sampling.sampler import Sampler
+
+
+def stack_rows(rows: Sequence[RowLogits]) -> np.ndarray:
+    """[k, V] where all rows have logits of one modality. Raises the error of the first that has none."""
+    for row in rows:
+        if isinstance(row, NumericalError):
+            raise row
+    return np.stack(rows)
 
 
 def prefill(session: Session, embeds: Sequence[np.ndarray], modality: str, first: int = 0) -> np.ndarray:

@@ -175,14 +175,6 @@ def split_rows(logits: Floats, *checked: tuple[str, Array], when: str) -> list[R
     return rows
 
 
-def stack_rows(rows: Sequence[RowLogits]) -> Floats:
-    """[k, V] where all rows have logits of one modality. Raises the error of the first that has none."""
-    for row in rows:
-        if isinstance(row, NumericalError):
-            raise row
-    return np.stack(rows)  # type: ignore[arg-type]
-
-
 def errors_of_draws(rows: Sequence[RowLogits], counts: Sequence[int]) -> dict[int, NumericalError]:
     """By draw, the first error among the rows of each; draw i has the next `counts[i]` of them."""
     begins = np.cumsum([0, *counts]).tolist()

@@ -6,7 +6,6 @@ tokens takes them from there. Letters: T tokens of a prompt, V ids.
 
 import itertools
 import time
-from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ class TokenLanes:
         # Rows that lanes and conversations have, and what rows hold, the least recently used first.
         self._owned: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
-        self._prefilling: deque[TokenLane] = deque()
+        self._prefilling: list[TokenLane] = []
         self._ready: list[TokenLane] = []
         self._drawing: list[TokenLane] = []
         self._stream: Iterator[list[Drawn]] | None = None
@@ -174,12 +173,7 @@ class TokenLanes:
             self._fail(lane, as_error(error))
         self._take_what_is_there()
         # Requests take turns; the lanes of one begin together in any case.
-        if self._prefilling:
-            turn = self._prefilling[0].request
-            if turn is lane.request:
-                others = [lane for lane in self._prefilling if lane.request is not turn]
-                own = [lane for lane in self._prefilling if lane.request is turn]
-                self._prefilling = deque(others + own)
+        self._prefilling.sort(key=lambda other: other.request is lane.request)
 
     def _is_prefilled(self, lane: TokenLane, index: int) -> bool:
         return lane.logits is not None and lane.logits[index] is not None
@@ -303,9 +297,9 @@ class TokenLanes:
         """What the next draw of each lane gives."""
         if self._stream is None:
             errors = self._feed([lane for lane in self._drawing if lane.logits is None])
-            lanes = [lane for lane in self._drawing if id(lane) not in errors]
+            lanes = self._drawing
             if errors:
-                return [errors[id(lane)] if id(lane) in errors else self._draw_alone(lane) for lane in self._drawing]
+                return [errors[id(lane)] if id(lane) in errors else self._draw_alone(lane) for lane in lanes]
             logits = [row for lane in lanes for row in lane.logits or ()]
             limit = min(lane.limit - len(lane.drawn) for lane in lanes)
             self._stream = self.session.draw(logits, [row for lane in lanes for row in lane.rows], [lane.draw for lane in lanes], limit)

@@ -107,14 +107,6 @@ class DrawRequest:
     pixels: Floats | None = None
 
 
-@dataclass(frozen=True)
-class Job:
-    """One picture to draw: which prompt it belongs to and its own seed."""
-
-    prompt: int
-    seed: int
-
-
 @dataclass(frozen=True, eq=False)
 class GeneratedImage:
     """One picture: `image_ids` int32 [num_tokens], or `latents` fp32 [c, s, s] of JanusFlow.

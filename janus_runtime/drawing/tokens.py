@@ -14,7 +14,7 @@ from ..decoding.session import Embeds
 from ..decoding.sessions import open_token_lanes
 from ..errors import PromptError
 from ..prompt import Ids, Prompter, splice
-from ..sampling.guidance import FromImage, Pairs
+from ..sampling.guidance import FromImage, Pairs, pair
 from ..sampling.sampler import Floats
 from .request import DrawSettings, ReferenceFeatures
 
@@ -50,7 +50,7 @@ class TokenDrawer:
         blank = self.prompter.blank(ids)
         cond, uncond = self.engines.embed_text(ids), self.engines.embed_text(blank)
         if not reference:
-            return [(Prefix(ids), cond), (Prefix(blank), uncond)]
+            return pair([(Prefix(ids), cond)], [(Prefix(blank), uncond)])
         features, drawn = reference
         seen, pads = self.prompter.replaced, [self.prompter.tokens.pad.id]
         splice(cond, ids, seen, features)
