@@ -21,7 +21,10 @@ MISSING ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-oldest check fmt export engines nano nano-bundle nano-flow bench
+CPP := build/cpp
+CPP_FILES := $(wildcard cpp/*/*.cpp cpp/*/*.h cpp/*/*.c cpp/include/janus/*)
+
+.PHONY: help setup demo test test-full test-oldest test-cpp test-cpp-full check fmt export engines nano nano-bundle nano-flow bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,11 +60,24 @@ test: $(STAMP) ## every test but the slow proofs [JOBS=2]
 	$(EXPORT_BUNDLES)
 	$(RUNTIME_TESTS)
 
-test-full: test-oldest ## every test, slow proofs and 2000 examples of each fuzzed property included, and test-oldest
+test-full: test-oldest test-cpp-full ## every test, slow proofs and 2000 examples of each fuzzed property included, test-oldest, and sanitizers over C++
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile=fuzz
 
 test-oldest: $(STAMP) $(BUNDLES)/.exported ## the runtime on the oldest versions allowed (Python 3.10 and 3.11) and the newest (3.13) [MISSING=skip: go on without a Python]
 	$(BIN)/python -m tests.oldest $(BUNDLES) $(if $(filter skip,$(MISSING)),--skip-missing)
+
+define BUILD_CPP
+cmake -G Ninja -S cpp -B $(CPP) $(1)
+cmake --build $(CPP)
+endef
+
+test-cpp: $(STAMP) $(BUNDLES)/.exported ## the C++ library, beside the Python runtime (docs/embed.md says what it needs; doctest-dev for its tests)
+	$(call BUILD_CPP)
+	ctest --test-dir $(CPP) --output-on-failure
+	JANUS_CPP_BUILD=$(CPP) JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" tests/cpp
+
+test-cpp-full: test-cpp ## the same under sanitizers, with every allocation failed, and ten minutes of each fuzzer (clang)
+	JANUS_CPP_BUILD=$(CPP) JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -q -m slow tests/cpp
 
 # What a bundle comes from.
 $(BUNDLES)/.exported: $(STAMP) $(wildcard janus_export/*.py janus_export/*/*.py janus_runtime/bundle/*.py testing/*.py) tests/export_bundles.py
@@ -70,12 +86,14 @@ $(BUNDLES)/.exported: $(STAMP) $(wildcard janus_export/*.py janus_export/*/*.py 
 check: $(STAMP) $(BUNDLES)/.exported ## ruff, mypy and the runtime's tests: what a commit needs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 	$(BIN)/mypy janus_runtime janus_export
 	$(RUNTIME_TESTS)
 
 fmt: $(STAMP) ## format and sort imports
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
 
 export: $(STAMP) ## checkpoint to bundle: MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [VAE=<hub id or folder>] [OUT=engines/<name>]
 	@test -n "$(MODEL)" || { echo "usage: make export MODEL=<hub id or folder> [PRECISION=int4|int8|fp32|fp16] [VAE=<hub id or folder>] [OUT=engines/<name>]" >&2; exit 2; }
