@@ -12,8 +12,13 @@ def cases(large: bool) -> Iterator[Case]:
     """`large`: the vocabularies and the cache of Janus-Pro; else a hundredth, for a checker that takes its time."""
     rng = np.random.default_rng(0)
     image_ids, text_ids, length, tensors, heads, size = (16384, 102400, 704, 48, 16, 128) if large else (1000, 3001, 40, 4, 3, 16)
+    table = rng.standard_normal((image_ids, heads * size)).astype(np.float16)
     for pictures in (1, 16):
         yield from _draws(rng, f"{pictures} of {image_ids}", pictures, image_ids)
+        numbers = np.full(pictures, 5, np.float32), np.full(pictures, 0.9, np.float32)
+        logits, noise = (rng.standard_normal((count, image_ids)).astype(np.float32) for count in (2 * pictures, pictures))
+        drawn = np.zeros(pictures, np.int32), np.zeros((2 * pictures, 1, heads * size), np.float16)
+        yield f"draw, {pictures} of {image_ids}", "draw", [logits, noise, *numbers, table, *drawn]
     yield from _draws(rng, f"1 of {text_ids}", 1, text_ids)
     for rows in (2, 32):
         step, bad = np.full(rows // 2, 4, np.int32), np.zeros(rows, np.int32)

@@ -177,6 +177,13 @@ class NumpyKernels:
             noise[row, np.isneginf(scaled[0])] = -np.inf
 
     @_kernel
+    def draw(logits, noise, cfg_weight, temperature, table, ids, embeds):
+        for picture, weight in enumerate(cfg_weight):
+            rows = slice(2 * picture, 2 * picture + 2)
+            ids[picture] = (Pairs(weight).mix(logits[rows])[0] / temperature[picture] + noise[picture]).argmax()
+            embeds[rows] = table[ids[picture]]
+
+    @_kernel
     def record(ids, log, step, bad, host_bad):
         for row, now in enumerate(step):
             if now < len(log):

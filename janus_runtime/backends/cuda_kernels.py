@@ -20,6 +20,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "gumbel": ("float32*", "uint64*", "int32*", "float64*", "int32"),
     "check": ("float32*", "int32*", "int32*", "int32*", "int32", "int32"),
     "keep": ("float32*", "float32*", "float32*", "float32*", "float64*", "int32", "int32"),
+    "draw": ("float32*", "float32*", "float32*", "float32*", "uint4*", "int32*", "uint4*", "int32", "int32"),
     "record": ("int32*", "int32*", "int32*", "int32*", "int32*", "int32", "int32", "int32"),
     "write_cache": ("uint4*", "uint4*", "int32*", "int32*", *["int32"] * 8),
     "clear_cache": ("uint4*", "int32*", "int32", "int32", "int32", "int32"),
@@ -30,8 +31,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 
 _THREADS = 256
-# `keep` walks a row with one block: as many threads as there can be.
-_KEEP_THREADS = 1024
+# `keep` and `draw` walk a row with one block: as many threads as there can be.
+_ROW_THREADS = 1024
 _VECTOR = 16
 _MAX_GRID_Y = 65535
 
@@ -73,7 +74,33 @@ class CudaKernels:
             sampling=(sampling, (rows, 3)),
         )
         arrays = noise, logits, cfg_weight, temperature, sampling
-        self._run("keep", (rows, 1), (_KEEP_THREADS, 1), *arrays, num_ids, int(guided))
+        self._run("keep", (rows, 1), (_ROW_THREADS, 1), *arrays, num_ids, int(guided))
+
+    def draw(
+        self,
+        logits: DeviceArray,
+        noise: DeviceArray,
+        cfg_weight: DeviceArray,
+        temperature: DeviceArray,
+        table: DeviceArray,
+        ids: DeviceArray,
+        embeds: DeviceArray,
+    ) -> None:
+        (pictures, num_ids), (*_, width) = noise.shape, table.shape
+        _expect(
+            "draw",
+            logits=(logits, (2 * pictures, num_ids)),
+            cfg_weight=(cfg_weight, (pictures,)),
+            temperature=(temperature, (pictures,)),
+            table=(table, (num_ids, width)),
+            ids=(ids, (pictures,)),
+            embeds=(embeds, (2 * pictures, 1, width)),
+        )
+        if table.dtype != embeds.dtype:
+            raise BackendError(f"draw got a table of {table.dtype}, expected {embeds.dtype} as embeds are")
+        vectors = _vectors("draw", width * table.dtype.itemsize, address(table), address(embeds))
+        arrays = logits, noise, cfg_weight, temperature, table, ids, embeds
+        self._run("draw", (pictures, 1), (_ROW_THREADS, 1), *arrays, num_ids, vectors)
 
     def record(self, ids: DeviceArray, log: DeviceArray, step: DeviceArray, bad: DeviceArray, host_bad: DeviceArray) -> None:
         (num_steps, pictures), (rows,) = log.shape, bad.shape

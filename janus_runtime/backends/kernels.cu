@@ -52,7 +52,7 @@ extern "C" __global__ void check(const float32* logits, const int32* active, con
         if ((__float_as_uint(row[id]) & 0x7F800000u) == 0x7F800000u) *found = number;
 }
 
-// ---- keep: one block a drawn row ----
+// ---- keep and draw: one block a drawn row ----
 
 static const int32 BINS = 256;
 // Copies of the histogram, by thread: most scores share their highest byte, and one counter for all of them would be a queue.
@@ -69,6 +69,18 @@ struct Row {
     float32 cfg_weight, temperature;
     int32 num_ids;
 };
+
+// Of picture or answer `i`: a pair of rows with guidance, else a row.
+static __device__ Row row_of(int32 i, const float32* logits, const float32* cfg_weight, const float32* temperature, int32 num_ids,
+                             bool guided) {
+    Row row;
+    row.cond = logits + (int64)i * num_ids * (guided ? 2 : 1);
+    row.uncond = guided ? row.cond + num_ids : 0;
+    row.cfg_weight = cfg_weight[i];
+    row.temperature = temperature[i];
+    row.num_ids = num_ids;
+    return row;
+}
 
 struct Shared {
     uint32 copies[DIGITS][BINS * COPIES];
@@ -159,12 +171,7 @@ extern "C" __global__ void __launch_bounds__(1024) keep(float32* noise, const fl
     const float64 top_k = sampling[1], top_p = sampling[2];
     const bool by_count = top_k >= 1.0 && top_k < (float64)num_ids, by_parts = top_p < 1.0;
     if (sampling[0] != 0.0 || !(by_count || by_parts)) return;
-    Row row;
-    row.cond = logits + (int64)blockIdx.x * num_ids * (guided ? 2 : 1);
-    row.uncond = guided ? row.cond + num_ids : 0;
-    row.cfg_weight = cfg_weight[blockIdx.x];
-    row.temperature = temperature[blockIdx.x];
-    row.num_ids = num_ids;
+    const Row row = row_of(blockIdx.x, logits, cfg_weight, temperature, num_ids, guided != 0);
 
     uint64 lowest = 0;
     if (by_count) lowest = select<false>(row, shared, top_k, 0, 0.0f, 32);
@@ -182,6 +189,40 @@ extern "C" __global__ void __launch_bounds__(1024) keep(float32* noise, const fl
     float32* place = noise + (int64)blockIdx.x * num_ids;
     for (int32 id = threadIdx.x; id < num_ids; id += blockDim.x)
         if (key_of(score_of(row, id), id) < lowest) place[id] = __uint_as_float(0xFF800000u);
+}
+
+static const int32 WARP = 32;
+
+// The likeliest id of guided logits and noise, and its row of `table` [num_ids, vectors] into both rows of the picture in `embeds`. A vector
+// is 16 bytes. Of NaN it draws any id that there is: `check` tells the host.
+extern "C" __global__ void __launch_bounds__(1024) draw(const float32* logits, const float32* noise, const float32* cfg_weight,
+                                                        const float32* temperature, const uint4* table, int32* ids, uint4* embeds,
+                                                        int32 num_ids, int32 vectors) {
+    __shared__ uint64 keys[1024];
+    const Row row = row_of(blockIdx.x, logits, cfg_weight, temperature, num_ids, true);
+    noise += (int64)blockIdx.x * num_ids;
+    uint64 largest = 0;
+    // Unrolled, loads of several ids are under way at once: one block waits for memory more than it computes.
+#pragma unroll 4
+    for (int32 id = threadIdx.x; id < num_ids; id += blockDim.x)
+        largest = max(largest, key_of(__fadd_rn(score_of(row, id), noise[id]), id));
+    keys[threadIdx.x] = largest;
+    __syncthreads();
+    if (threadIdx.x < WARP) {
+        for (int32 i = threadIdx.x; i < (int32)blockDim.x; i += WARP) largest = max(largest, keys[i]);
+        keys[threadIdx.x] = largest;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int32 i = 0; i < WARP; ++i) largest = max(largest, keys[i]);
+        keys[0] = largest;
+    }
+    __syncthreads();
+    const int32 id = (int32)(0xFFFFFFFFu - (uint32)keys[0]);
+    if (threadIdx.x == 0) ids[blockIdx.x] = id;
+    const uint4* source = table + (int64)id * vectors;
+    uint4* target = embeds + (int64)blockIdx.x * 2 * vectors;
+    for (int32 i = threadIdx.x; i < vectors; i += blockDim.x) target[i] = target[vectors + i] = source[i];
 }
 
 // ---- what a step leaves behind ----

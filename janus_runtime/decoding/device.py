@@ -66,6 +66,19 @@ class Kernels(Protocol):
         Scores are guided (`guidance.Pairs`, cfg_weight fp32 [n]) where there are R = 2n rows of logits [R, V], else the logits.
         """
 
+    def draw(
+        self,
+        logits: DeviceArray,
+        noise: DeviceArray,
+        cfg_weight: DeviceArray,
+        temperature: DeviceArray,
+        table: DeviceArray,
+        ids: DeviceArray,
+        embeds: DeviceArray,
+    ) -> None:
+        """ids int32 [n] = argmax of `guidance.Pairs` over logits fp32 [2n, V] / temperature fp32 [n] + noise fp32 [n, V], of equal ones the
+        lowest; both rows of a picture in embeds f [2n, 1, D] = its id's row of table f [V, D]. cfg_weight fp32 [n]."""
+
     def record(self, ids: DeviceArray, log: DeviceArray, step: DeviceArray, bad: DeviceArray, host_bad: DeviceArray) -> None:
         """log int32 [N, n] at row step[i] of column i = ids int32 [n], then step int32 [n] += 1; host_bad int32 [R] = bad int32 [R]."""
 

@@ -204,6 +204,59 @@ def test_keep_over_a_whole_vocabulary(run):
     assert 0 < keep(run, logits, 1, [0, 1000, 0.9]).sum() < 1000
 
 
+def draw(run, logits, noise, table=None, cfg_weight=5.0, temperature=1.0, **options):
+    """-> ids [n] and the table's row of each, which both rows of a picture have."""
+    count, num_ids = noise.shape
+    if table is None:
+        table = np.arange(8 * num_ids).reshape(num_ids, 8).astype(np.float32)
+    numbers = np.full(count, cfg_weight, np.float32), np.full(count, temperature, np.float32)
+    drawn = np.full(count, 77, np.int32), np.full((2 * count, 1, table.shape[1]), np.nan, table.dtype)
+    *_, ids, embeds = run("draw", logits, noise, *numbers, table, *drawn, **options)
+    np.testing.assert_array_equal(embeds[:, 0], table[np.repeat(ids, 2)])
+    return ids
+
+
+@pytest.mark.parametrize("num_ids", [1, 31, 33, 1023, 1025, 4099, 16384])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 100.0])
+def test_draw(run, num_ids, temperature):
+    random = np.random.default_rng(num_ids)
+    logits = (3 * random.standard_normal((6, num_ids))).astype(np.float32)
+    noise = random.gumbel(size=(3, num_ids)).astype(np.float32)
+    draw(run, logits, noise, cfg_weight=random.choice([0.0, 1.0, 5.0]), temperature=temperature)
+    draw(run, np.round(logits), np.round(noise), temperature=temperature)  # many ties, and -0.0
+
+
+@pytest.mark.parametrize("dtype, width", [("float16", 8), ("float16", 192), ("float32", 4), ("float32", 4100)])
+def test_draw_copies_a_row_of_any_width(run, dtype, width):
+    random = np.random.default_rng(width)
+    table = random.standard_normal((50, width)).astype(dtype)
+    draw(run, random.standard_normal((4, 50)).astype(np.float32), np.zeros((2, 50), np.float32), table)
+
+
+def test_draw_takes_the_lowest_of_equal_ids(run):
+    logits, noise = np.full((2, 5000), -1.0, np.float32), np.zeros((1, 5000), np.float32)
+    logits[:, [4000, 2001, 977, 3001]] = 0.0, -0.0, -0.0, 0.0
+    noise[0, [977, 2001]] = -0.0, 0.0
+    assert draw(run, logits, noise).tolist() == [977]
+    noise[0, 977] = -np.inf
+    assert draw(run, logits, noise).tolist() == [2001]
+
+
+def test_draw_of_what_is_ruled_out(run):
+    noise = np.full((2, 300), -np.inf, np.float32)
+    noise[1, 299] = -3
+    assert draw(run, np.ones((4, 300), np.float32), noise).tolist() == [0, 299]
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_draw_of_nan_is_an_id_that_there_is(run, bad):
+    """The host is told by `check`; here nothing may be read from beyond the table."""
+    logits = np.full((4, 100), bad, np.float32)
+    logits[2:] = np.random.default_rng(2).standard_normal((2, 100))
+    ids = draw(run, logits, np.zeros((2, 100), np.float32), compare=False)
+    assert 0 <= ids[0] < 100 and ids[1] == Pairs(5.0).mix(logits[2:]).argmax()
+
+
 @pytest.mark.parametrize("rows", [1, 300])
 def test_record(run, rows):
     """Guided, there are two rows of logits for each picture."""
@@ -292,6 +345,14 @@ def test_launches_refuse_what_a_kernel_would_misread(library):
     cache, new = gpu.array(np.zeros((1, 2, 1, 4, 8), np.float16)), gpu.array(np.zeros((1, 2, 1, 1, 8), np.float16))
     with pytest.raises(BackendError, match="write_cache got 2 of 2 rows of float16 at row 1"):
         gpu.kernels.write_cache(cache, new, lengths[:2], active[:2], 1)
+    ids, rows = gpu.array(np.zeros(2, np.int32)), gpu.array(np.zeros((4, 1, 8), np.float16))
+    logits, noise, numbers = (gpu.array(np.zeros(shape, np.float32)) for shape in ((4, 9), (2, 9), (2,)))
+    for wrong, message in (
+        (np.zeros((8, 8), np.float16), r"draw got table of shape \[8, 8\], expected \[9, 8\]"),
+        (np.zeros((9, 8), np.float32), "draw got a table of float32, expected float16 as embeds are"),
+    ):
+        with pytest.raises(BackendError, match=message):
+            gpu.kernels.draw(logits, noise, numbers, numbers, gpu.array(wrong), ids, rows)
     odd, odd_new = gpu.array(np.zeros((1, 2, 1, 4, 4), np.float16)), gpu.array(np.zeros((1, 2, 1, 1, 4), np.float16))
     with pytest.raises(BackendError, match="8 bytes, expected a multiple of 16"):
         gpu.kernels.write_cache(odd, odd_new, lengths[:2], active[:2], 0)
