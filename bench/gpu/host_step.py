@@ -106,8 +106,8 @@ def measure(path: Path, rows: int, rounds: int) -> dict[str, float]:
 
 def _step(limits: DecoderLimits, engines: Engines, rows: int) -> float:
     """Seconds a step of one draw, but for the first ones, in which calls are recorded. Steps are queued many at a time."""
-    embed, head, image_draw = (engines[name] for name in ENDS["image"])
-    graphs: Any = LoopEngines(embed, engines.language_model, head, image_draw)  # type: ignore[arg-type]
+    embed, head = engines[ENDS["image"][0]], engines[ENDS["image"][1]]
+    graphs: Any = LoopEngines(embed, engines.language_model, head, None)  # type: ignore[arg-type]
     with DeviceSession(limits, graphs, LoopPool(), rows, _PROMPT + STEPS) as session:
         session.lengths[:] = _PROMPT
         num_ids = int(head.spec.outputs["logits"].shape[-1])

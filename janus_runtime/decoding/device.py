@@ -16,7 +16,7 @@ from ..bundle.interface import DType, GraphKind
 from ..bundle.manifest import Graph
 
 # What a step of the loop runs, over and over at the same addresses: worth a captured graph.
-STEP_GRAPHS: frozenset[GraphKind] = frozenset(("language_model", "text_head", "text_draw", "image_head", "image_draw"))
+STEP_GRAPHS: frozenset[GraphKind] = frozenset(("language_model", "text_head", "text_draw", "image_head"))
 
 
 class DeviceArray(Protocol):

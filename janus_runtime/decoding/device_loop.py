@@ -15,9 +15,12 @@ from ..errors import BackendError
 from ..sampling.draw import Draw
 from ..sampling.guidance import Pairs
 from ..sampling.sampler import Floats, Ids
-from .device import DecoderLimits, DeviceArray, DeviceEngine, Replay
+from .device import DecoderLimits, Device, DeviceArray, DeviceEngine, Replay
 from .engine import Engine
 from .kv_cache import CACHES, Cache, upload_new
+
+# Bounds the memory that embedding every id takes beside their table.
+_EMBEDDED_AT_ONCE = 512
 
 
 class GraphEngine(Engine, DeviceEngine, Protocol):
@@ -26,25 +29,33 @@ class GraphEngine(Engine, DeviceEngine, Protocol):
 
 @dataclass(frozen=True)
 class LoopEngines:
-    """`embed` is for ids that the host knows; the loop's own draw embeds by itself."""
+    """`embed` is for ids that the host knows. `draw` draws ids of text and embeds them; it is None for pictures, whose ids a kernel draws
+    and looks up in a table. One of text would take 419 MB in Janus-Pro-1B."""
 
     embed: GraphEngine
     language_model: GraphEngine
     head: GraphEngine
-    draw: GraphEngine
+    draw: GraphEngine | None
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """V ids and D."""
+        vocabulary, width = (spec.shape[-1] for spec in (self.head.spec.outputs["logits"], self.language_model.spec.inputs["embeds"]))
+        assert isinstance(vocabulary, int) and isinstance(width, int)
+        return vocabulary, width
 
 
 class Loop:
-    """R rows on a device, at fixed addresses, with caches of `lengths`. Used by one session after the other. Raises OutOfMemory."""
+    """R rows on a device, at fixed addresses, with caches of `lengths`. Used by one session after the other. Raises OutOfMemory.
 
-    def __init__(self, limits: DecoderLimits, engines: LoopEngines, rows: int, lengths: tuple[int, ...]) -> None:
+    `table` is that of `embed_every_id` where pictures are drawn, else None.
+    """
+
+    def __init__(self, limits: DecoderLimits, engines: LoopEngines, rows: int, lengths: tuple[int, ...], table: DeviceArray | None) -> None:
         self.limits, self.engines, self.rows, self.lengths = limits, engines, rows, lengths
-        graph, draw = engines.language_model.spec, engines.draw.spec
-        *_, width = graph.inputs["embeds"].shape
-        *_, vocabulary = draw.inputs["logits"].shape
-        assert isinstance(width, int) and isinstance(vocabulary, int)
-        self.guided = draw.kind == "image_draw"
-        n, each = (rows // 2, 2) if self.guided else (rows, 1)
+        graph, (vocabulary, width) = engines.language_model.spec, engines.sizes
+        self._table, self.guided = table, table is not None
+        n = rows // 2 if self.guided else rows
         device = limits.device
         dtype, empty = graph.inputs["embeds"].dtype, device.empty
         self.embeds, self.hidden = empty((rows, 1, width), dtype), empty((rows, width), dtype)
@@ -56,14 +67,6 @@ class Loop:
         # Written by the device, read by the host.
         self.log, self.host_log = device.pinned((lengths[-1], n), "int32")
         self._bad_copy, self.host_bad = device.pinned((rows,), "int32")
-        self._draw: dict[str, DeviceArray] = {
-            "logits": self.logits.reshape(n, 2, vocabulary) if self.guided else self.logits,
-            "noise": self.noise,
-            "temperature": self.temperature,
-            **({"cfg_weight": self.cfg_weight} if self.guided else {}),
-            "image_ids" if self.guided else "text_ids": self.ids,
-            "embeds": self.embeds.reshape(n, each, width),
-        }
         assert graph.flavour is not None and graph.cache is not None
         self._kind = CACHES[graph.flavour]
         self._cache_dtype = graph.cache.dtype
@@ -108,7 +111,7 @@ class Loop:
         for length in list(self._replays):
             self._drop_replay(length)
         self._caches.clear()
-        self._memory = [None, None]
+        self._memory, self._table = [None, None], None
 
     def _half(self, length: int) -> int:
         return self.lengths.index(length) % 2
@@ -150,7 +153,12 @@ class Loop:
         kernels.check(self.logits, self.active, self.number, self.bad)
         kernels.gumbel(self.noise, self.seeds, self.number, self.sampling)
         kernels.keep(self.noise, self.logits, self.cfg_weight, self.temperature, self.sampling)
-        self.engines.draw.enqueue(self._draw)
+        if self.engines.draw:
+            numbers = {"logits": self.logits, "noise": self.noise, "temperature": self.temperature}
+            self.engines.draw.enqueue({**numbers, "text_ids": self.ids, "embeds": self.embeds})
+        else:
+            assert self._table is not None
+            kernels.draw(self.logits, self.noise, self.cfg_weight, self.temperature, self._table, self.ids, self.embeds)
         kernels.record(self.ids, self.log, self.number, self.bad, self._bad_copy)
 
     def decode(self, cache: Cache) -> None:
@@ -177,27 +185,48 @@ class Loop:
             raise BackendError("this model is closed; load it again")
 
 
+def embed_every_id(limits: DecoderLimits, engines: LoopEngines) -> DeviceArray:
+    """What the decoder sees of each id of a picture, [V, D], made on the device. The caller holds its lock. Raises OutOfMemory."""
+    device, dtype, (vocabulary, width) = limits.device, engines.embed.spec.outputs["embeds"].dtype, engines.sizes
+    count = min(limits.chunk, _EMBEDDED_AT_ONCE)
+    table, part = device.empty((vocabulary, width), dtype), device.empty((1, count, width), dtype)
+    for first in range(0, vocabulary, count):
+        # All calls are of one shape; the last one's places beyond the last id are not looked at.
+        ids = np.minimum(np.arange(first, first + count, dtype=np.int32), np.int32(vocabulary - 1))
+        engines.embed.enqueue({"image_ids": upload_new(device, ids[None]), "embeds": part})
+        # By way of `part`: TensorRT refuses addresses that are no multiples of 256, as a row's may be.
+        nbytes = table[first : first + count].nbytes
+        device.kernels.copy_2d(part, table[first:], 1, nbytes, nbytes, nbytes)
+    return table
+
+
 class LoopPool:
-    """Every loop of a model: those that a session has, and those that nobody uses just now, kept for their memory and their replays."""
+    """Every loop of a model: those that a session has, and those that nobody uses just now, kept for their memory and their replays. Those
+    of pictures share one table of embeddings, which stays as weights do."""
 
     def __init__(self) -> None:
+        self._device: Device | None = None
+        self._table: DeviceArray | None = None
         self._idle: dict[tuple[str, int, int], list[Loop]] = {}
         self._all: WeakSet[Loop] = WeakSet()
         self._closed = False
 
     def acquire(self, limits: DecoderLimits, engines: LoopEngines, rows: int, lengths: tuple[int, ...]) -> Loop:
         """Raises OutOfMemory. The caller holds the device's lock."""
-        limits.device.reclaim = self.free
-        if idle := self._idle.get((engines.draw.name, rows, lengths[-1])):
+        self._device = limits.device
+        self._device.reclaim = self.free
+        if idle := self._idle.get((engines.head.name, rows, lengths[-1])):
             return idle.pop()
-        loop = Loop(limits, engines, rows, lengths)
+        if engines.draw is None and self._table is None:
+            self._table = embed_every_id(limits, engines)
+        loop = Loop(limits, engines, rows, lengths, self._table if engines.draw is None else None)
         self._all.add(loop)
         return loop
 
     def release(self, loop: Loop) -> None:
         """The caller holds the device's lock."""
         if not self._closed:
-            self._idle.setdefault((loop.engines.draw.name, loop.rows, loop.lengths[-1]), []).append(loop)
+            self._idle.setdefault((loop.engines.head.name, loop.rows, loop.lengths[-1]), []).append(loop)
 
     def free(self) -> None:
         """Gives the memory of idle loops back."""
@@ -209,12 +238,13 @@ class LoopPool:
     def close(self) -> None:
         """Waits for what is queued, which uses memory of loops and of engines. No loop goes on after this, used or not."""
         self._closed = True
-        loops = list(self._all)
-        for device in {id(loop.limits.device): loop.limits.device for loop in loops}.values():
-            with device.lock:
-                try:
-                    device.event().wait()
-                finally:
-                    for loop in loops:
-                        loop.close()
-        self._idle.clear()
+        if self._device is None:
+            return
+        with self._device.lock:
+            try:
+                self._device.event().wait()
+            finally:
+                for loop in list(self._all):
+                    loop.close()
+                self._idle.clear()
+                self._table = None

@@ -20,10 +20,10 @@ from .engine import Backend, Engine, Modality, check_finite
 if TYPE_CHECKING:
     from .device_loop import LoopPool
 
-# By modality: the graph that embeds ids, the one that predicts them, and the one that draws them on a device.
-ENDS: dict[Modality, tuple[GraphKind, GraphKind, GraphKind]] = {
+# By modality: the graph that embeds ids, the one that predicts them, and the one that draws them on a device, if that is a graph.
+ENDS: dict[Modality, tuple[GraphKind, GraphKind, GraphKind | None]] = {
     "text": ("text_embed", "text_head", "text_draw"),
-    "image": ("image_embed", "image_head", "image_draw"),
+    "image": ("image_embed", "image_head", None),
 }
 
 
@@ -107,7 +107,7 @@ class Engines:
     def graphs_of(self, modality: Modality) -> tuple[str, ...]:
         """What rows of this modality need."""
         embed, head, draw = ENDS[modality]
-        return (embed, head, *([draw] if self.backend.limits else []), self._language_model)
+        return (embed, head, *([draw] if draw and self.backend.limits else []), self._language_model)
 
     def are_open(self, *names: str) -> bool:
         with self._lock:

@@ -24,7 +24,7 @@ def open_session(engines: Engines, modality: Modality, rows: int, max_length: in
     from .device_loop import LoopEngines
     from .device_session import DeviceSession
 
-    embed, head, draw = (engines[name] for name in ENDS[modality])
+    embed, head, draw = (engines[name] if name else None for name in ENDS[modality])
     parts: list[Any] = [embed, engines.language_model, head, draw]
     return DeviceSession(limits, LoopEngines(*parts), engines.loops(), rows, max_length)
 

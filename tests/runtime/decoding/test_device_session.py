@@ -146,8 +146,39 @@ def test_steps_are_replays(tiny):
         assert len(drawn) == 30 and not downloads
         # 29 steps and a last draw; of the steps, one each over 16 and 160 places was done rather than replayed.
         assert device.launched["replay"] == 27
-        assert device.launched["record"] == 30
+        assert device.launched["draw"] == device.launched["record"] == 30
         assert device.launched["copy_2d"] == 1, "the cache grew once"
+
+
+@pytest.mark.parametrize("chunk", [16, 24, 480])
+def test_the_decoder_sees_what_image_embed_gives_of_each_id(tiny, chunk):
+    """All ids are embedded once, by calls of `chunk` ids or fewer."""
+    with opened(tiny, lengths=(160,), chunk=chunk) as janus:
+        session, logits = session_of(janus, length=150)
+        device, graphs = janus._engines.backend.device, janus._engines.backend.graphs
+        embedded = graphs["image_embed"].run({"image_ids": np.arange(logits.shape[1], dtype=np.int32)[None]})["embeds"][0]
+        calls = graphs["image_embed"].calls
+        (*_, last) = draw(session, logits, 9, Sampler(), [1], Pairs(5.0))
+        with device.lock:
+            table, embeds = device.download(session._loop._table), device.download(session._loop.embeds)
+        assert relative_difference(table, embedded) <= FP32
+        assert np.array_equal(embeds[:, 0], table[[last[0], last[0]]])
+        other, _ = session_of(janus, rows=4)
+        assert other._loop._table is session._loop._table and graphs["image_embed"].calls == calls
+        assert open_session(janus._engines, "text", 1, 40)._loop._table is None
+        assert "image_draw" not in graphs
+
+
+def test_the_table_of_embeddings_goes_with_the_model(tiny):
+    janus = opened(tiny)
+    session, _ = session_of(janus)
+    loops = janus._engines._loops
+    session.close()
+    with janus._engines.backend.device.lock:
+        loops.free()
+    assert loops._table is not None
+    janus.close()
+    assert loops._table is None and session._loop._table is None
 
 
 def test_a_second_draw_uses_the_memory_and_the_replays_of_the_first(tiny):
