@@ -87,8 +87,8 @@ def main(
         # First on file: what follows needs the GPU's memory for one plan more.
         write_report(out, report)
         if compute_capability is None:
-            decoder, head, draw = f"language_model.{key.flavour}", "image_head", "image_draw"
-            for name in (decoder, head, draw):
+            decoder = f"language_model.{key.flavour}"
+            for name in (decoder, "image_head"):
                 results[name] |= inspect(library, folder / key.plans[name].file)
             per_layer = results[decoder]["kernels"] / manifest.language_model.num_layers
             write_report(out, {**report, "kernels_per_layer": per_layer})

@@ -146,8 +146,6 @@ def profiles_of(kind: GraphKind, rows: tuple[int, ...], lengths: tuple[int, ...]
         ]
         some = (lengths[0], lengths[len(lengths) // 2], longest)
         return [*steps, {"rows": any_rows, "tokens": (1, min(64, chunk), chunk), "outputs": any_rows, "max_length": some}]
-    if kind == "image_draw":
-        return [{"images": (count // 2,) * 3} for count in rows if count % 2 == 0]
     if kind in ("text_head", "image_head", "text_draw"):
         steps = [{"rows": (count,) * 3} for count in rows]
         return [*steps, {"rows": any_rows}] if kind != "text_draw" else steps
