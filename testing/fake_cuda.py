@@ -51,14 +51,21 @@ class FakeStream:
 
 
 class FakeMemory:
+    """A pool, which keeps what is freed."""
+
     def __init__(self, cuda, limit):
-        self.cuda, self.limit, self.used = cuda, limit, 0
+        self.cuda, self.limit, self.used, self.reserved = cuda, limit, 0, 0
+
+    @property
+    def attributes(self):
+        return SimpleNamespace(reserved_mem_current=self.reserved, used_mem_current=self.used)
 
     def allocate(self, size, *, stream):
         self.cuda.point("allocate")
         if self.used + size > self.limit:
             raise FakeCudaError("CUDA_ERROR_OUT_OF_MEMORY: the API call failed")
         self.used += size
+        self.reserved = max(self.reserved, self.used)
         return FakeBuffer(self, size, stream)
 
 
@@ -156,7 +163,7 @@ class FakeCuda:
             cuMemcpyHtoDAsync=self._status("cuMemcpyHtoDAsync", self._copy),
             cuMemcpyDtoHAsync=self._status("cuMemcpyDtoHAsync", self._copy_and_wait),
             cuMemsetD8Async=self._status("cuMemsetD8Async", self._set),
-            cuMemGetInfo=lambda: (self.status, self.device_memory.limit - self.device_memory.used, self.device_memory.limit),
+            cuMemGetInfo=lambda: (self.status, self.device_memory.limit - self.device_memory.reserved, self.device_memory.limit),
             cuThreadExchangeStreamCaptureMode=self._status("cuThreadExchangeStreamCaptureMode", self._exchange),
             cuStreamIsCapturing=lambda handle: (self.status, active if self._capturing else none),
             cuStreamEndCapture=self._end_capture,

@@ -73,6 +73,7 @@ class CudaDevice:
 
     @property
     def free_bytes(self) -> int:
+        """Of the GPU, with what our pool keeps of freed memory for the next who asks."""
         return self._memory_info()[0]
 
     @property
@@ -227,7 +228,10 @@ class CudaDevice:
     def _memory_info(self) -> tuple[int, int]:
         with self._working():
             free, total = self._check(self._driver.cuMemGetInfo())
-        return int(free), int(total)
+            pool = self._memory.attributes
+            # To the driver what the pool keeps is in use.
+            kept = pool.reserved_mem_current - pool.used_mem_current
+        return int(free) + kept, int(total)
 
     def _check(self, result: tuple[Any, ...]) -> tuple[Any, ...]:
         """The driver's values, less its status, which must be success."""

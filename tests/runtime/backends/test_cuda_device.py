@@ -70,6 +70,15 @@ def test_memory_is_freed_with_the_last_view(cuda):
     assert cuda.device_memory.used == 0
 
 
+def test_memory_that_the_pool_keeps_is_free(cuda):
+    device = CudaDevice()
+    array = device.empty((2**18,), "uint8")
+    assert device.free_bytes == 2**20 - 2**18
+    del array
+    gc.collect()
+    assert cuda.driver.cuMemGetInfo()[1] == 2**20 - 2**18 and device.free_bytes == 2**20
+
+
 def test_out_of_memory_says_how_much_there_is(cuda):
     device = CudaDevice()
     held = device.empty((2**19,), "bool")
@@ -254,6 +263,7 @@ HOLDERS = {
     "program": "cuda.core:Program",
     "code": "cuda.core:ObjectCode",
     "memory": "cuda.core:DeviceMemoryResource",
+    "_memory": "cuda.core:DeviceMemoryResource",
 }
 
 
