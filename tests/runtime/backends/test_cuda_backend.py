@@ -13,6 +13,7 @@ from janus_runtime.decoding import capture
 from janus_runtime.errors import BackendError, JanusError
 from janus_runtime.janus import janus_over
 from testing.fake_cuda import FakeCuda, FakeSession
+from testing.sessions import wait_until_idle
 from testing.stand_in import StandIn
 from tests.marks import needs_int8_cache
 
@@ -137,6 +138,7 @@ def test_every_call_of_onnx_runtime_is_made_by_one_thread(cuda, bundles):
 def test_captured_graphs_go_with_their_loop(cuda, bundles):
     with opened(bundles("tiny", "int4")) as janus:
         janus.generate("x")
+        wait_until_idle(janus)
         assert any(session.captured for session in cuda.sessions)
         with janus._engines.backend._device.lock:
             janus._engines._loops.free()
