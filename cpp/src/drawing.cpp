@@ -25,17 +25,43 @@ std::optional<double> make_image_weight(const Manifest &manifest, std::optional<
     return asked;
 }
 
-std::vector<std::vector<Job>> cut_batches(const Drawer &drawer, const std::vector<Ids> &ids, const DrawRequest &request) {
-    std::vector<std::vector<Job>> batches;
-    for (size_t prompt = 0; prompt < ids.size(); ++prompt) {
-        const bool joins = prompt && drawer.batch_key(ids[prompt]) == drawer.batch_key(ids[prompt - 1]);
-        for (size_t i = 0; i < request.n; ++i) {
-            if (batches.empty() || (i == 0 && !joins) || batches.back().size() == request.batch_size) batches.emplace_back();
-            batches.back().push_back({prompt * request.n + i, prompt, request.seed + i, &ids[prompt]});
+// The pictures of a request, batch by batch: cut where a batch is full, or where the next prompt may not join it.
+class Batches {
+public:
+    Batches(const Drawer &drawer, const std::vector<Ids> &ids, const DrawRequest &request) : ids_(ids), request_(request) {
+        for (size_t prompt = 0; prompt < ids.size(); ++prompt) {
+            const bool joins = prompt && drawer.batch_key(ids[prompt]) == drawer.batch_key(ids[prompt - 1]);
+            if (!joins) ends_.push_back(prompt * request.n);
+            ends_.back() = (prompt + 1) * request.n;
         }
     }
-    return batches;
-}
+
+    size_t count() const {
+        size_t count = 0, begin = 0;
+        for (const size_t end : ends_) {
+            count += (end - begin + request_.batch_size - 1) / request_.batch_size;
+            begin = end;
+        }
+        return count;
+    }
+
+    // Empty after the last.
+    std::vector<Job> next() {
+        std::vector<Job> jobs;
+        while (group_ < ends_.size() && number_ == ends_[group_]) ++group_;
+        for (; group_ < ends_.size() && number_ < ends_[group_] && jobs.size() < request_.batch_size; ++number_) {
+            const size_t prompt = number_ / request_.n;
+            jobs.push_back({number_, prompt, request_.seed + number_ % request_.n, &ids_[prompt]});
+        }
+        return jobs;
+    }
+
+private:
+    const std::vector<Ids> &ids_;
+    const DrawRequest &request_;
+    std::vector<size_t> ends_; // of each run of prompts that share batches, in pictures
+    size_t group_ = 0, number_ = 0;
+};
 
 } // namespace
 
@@ -73,8 +99,8 @@ void draw_pictures(Engines &engines, const Prompter &prompter, Drawer &drawer, c
     const bool from_image = request.pixels.has_value();
     std::vector<Ids> ids;
     for (const std::string &prompt : request.prompts) ids.push_back(prompter.image(prompt, from_image));
-    const std::vector<std::vector<Job>> batches = cut_batches(drawer, ids, request);
-    const size_t total = batches.size() * static_cast<size_t>(drawer.num_steps(request.settings));
+    Batches batches(drawer, ids, request);
+    const size_t total = batches.count() * static_cast<size_t>(drawer.num_steps(request.settings));
     const auto stop_here = [&](size_t step) { stop(std::to_string(step) + " of " + std::to_string(total) + " steps"); };
     size_t step = 0;
     const auto check_cancel = [&] {
@@ -85,7 +111,7 @@ void draw_pictures(Engines &engines, const Prompter &prompter, Drawer &drawer, c
     const Stopwatch encoding;
     const std::vector<Tensor> reference = from_image ? drawer.encode_reference(*request.pixels) : std::vector<Tensor>();
     const double encode_ms = from_image ? encoding.ms() : 0;
-    for (const std::vector<Job> &jobs : batches) {
+    for (std::vector<Job> jobs = batches.next(); !jobs.empty(); jobs = batches.next()) {
         const Stopwatch watch;
         double prefill_ms = 0;
         const size_t begun_at = step;

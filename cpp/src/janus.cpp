@@ -59,6 +59,10 @@ DrawRequest read_request(const janus_model &model, const janus_generate_options 
         throw Error(JANUS_VALUE, "got " + std::to_string(options.num_prompts) + " prompts, n " + std::to_string(options.n) +
                                      ", batch_size " + std::to_string(options.batch_size) + "; expected 1 or more of each");
     }
+    // Pictures and steps are counted in 64 bits.
+    if (options.n > (size_t{1} << 40) / options.num_prompts) {
+        throw Error(JANUS_VALUE, "n is " + std::to_string(options.n) + "; expected at most 2^40 pictures in all");
+    }
     DrawRequest request;
     for (size_t i = 0; i < options.num_prompts; ++i)
         request.prompts.emplace_back(require(require(options.prompts, "prompts")[i], "a prompt"));

@@ -157,6 +157,14 @@ def test_what_python_refuses_is_refused_in_the_same_words(load_both, name, promp
     assert ours.value.code == getattr(theirs.value, "code", "value")
 
 
+def test_a_billion_pictures_take_no_memory_before_they_are_drawn(nano):
+    model, _ = nano
+    with pytest.raises(CError, match="cancelled after 64 of 8000000000 steps"):
+        model.generate("a red circle", n=10**9, on_picture=lambda picture: False)
+    with pytest.raises(CError, match="n is 1099511627777; expected at most 2\\^40 pictures in all"):
+        model.generate("a red circle", n=2**40 + 1)
+
+
 def test_half_a_bundle(load_both):
     model, janus = load_both("tiny", only="understanding")
     assert not model.info().generates and model.info().understands
