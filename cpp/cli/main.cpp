@@ -25,8 +25,14 @@ int run(const std::vector<std::string> &words) {
         return 0;
     }
     const bool asked = !words.empty() && (words[0] == "--help" || words[0] == "-h");
+    if (!asked && !words.empty()) std::cerr << "Error: No such command '" << words[0] << "'.\n";
     (asked ? std::cout : std::cerr) << "Usage: janus-rt-cpp generate PROMPT... | describe IMAGE... [OPTIONS]\n"
-                                       "Each command has --help; --version shows the version.\n";
+                                       "\n"
+                                       "  generate  draw pictures of each PROMPT into numbered PNG files\n"
+                                       "  describe  answer a question about one or several pictures\n"
+                                       "\n"
+                                       "Each command has --help; --version shows the version. Exit code 0, 1 (failed: one line on\n"
+                                       "stderr), 2 (wrong usage) or 130 (Ctrl-C).\n";
     return asked ? 0 : 2;
 }
 
@@ -40,7 +46,10 @@ int main(int count, char **words) {
     action.sa_handler = on_interrupt;
     sigaction(SIGINT, &action, nullptr);
     try {
-        return run(std::vector<std::string>(words + 1, words + count));
+        const int code = run(std::vector<std::string>(words + 1, words + count));
+        if (std::cout.flush()) return code;
+        std::cerr << "Error: the output cannot be written; is the disk full, or stdout closed?" << std::endl;
+        return 1;
     } catch (const cli::UsageError &error) {
         std::cerr << "Error: " << error.what() << std::endl;
         return 2;

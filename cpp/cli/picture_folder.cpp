@@ -52,9 +52,12 @@ PictureFolder::PictureFolder(const std::string &folder) : folder_(folder) {
 std::string PictureFolder::write(const janus::Rgb &picture, const std::string &name, const Texts &texts) {
     for (int number = next_number(folder_);; ++number) {
         const fs::path path = folder_ / (three_digits(number) + "-" + name + ".png");
-        if (fs::exists(path)) continue; // another program shares the folder and was faster
-        janus::write_png(picture, path.string(), texts);
-        return path.string();
+        try {
+            janus::write_png(picture, path.string(), texts);
+            return path.string();
+        } catch (const janus::Error &) {
+            if (!fs::exists(path)) throw; // else another program shares the folder and was faster
+        }
     }
 }
 

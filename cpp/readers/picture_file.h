@@ -17,8 +17,10 @@ namespace janus {
 Rgb read_picture(const std::string &path, bool keep_orientation);
 Rgb decode_picture(std::string_view data, const std::string &name, bool keep_orientation);
 
-// An 8-bit RGB PNG with iTXt chunks of these (key, value) pairs, written beside and renamed, so that it is whole or absent.
-// Throws Error (JANUS_ERROR) if `path` exists or cannot be written.
+// An 8-bit RGB PNG with iTXt chunks of these (key, value) pairs.
+std::string encode_png(const Rgb &picture, const std::vector<std::pair<std::string, std::string>> &texts);
+// The same as a file, written beside and renamed, so that it is whole or absent. Throws Error (JANUS_ERROR) if `path` exists or cannot be
+// written.
 void write_png(const Rgb &picture, const std::string &path, const std::vector<std::pair<std::string, std::string>> &texts);
 
 } // namespace janus

@@ -74,12 +74,15 @@ std::string make_pixels(const Rgb &picture) {
 
 } // namespace
 
-void write_png(const Rgb &picture, const std::string &path, const std::vector<std::pair<std::string, std::string>> &texts) {
+std::string encode_png(const Rgb &picture, const std::vector<std::pair<std::string, std::string>> &texts) {
     if (picture.width == 0 || picture.height == 0) throw Error(JANUS_VALUE, "a picture without pixels cannot be written");
     std::string file = "\x89PNG\r\n\x1a\n" + make_header(picture);
     for (const auto &[key, value] : texts) file += make_text(key, value);
-    file += make_pixels(picture) + make_chunk("IEND", "");
-    write_new_file(path, file);
+    return file + make_pixels(picture) + make_chunk("IEND", "");
+}
+
+void write_png(const Rgb &picture, const std::string &path, const std::vector<std::pair<std::string, std::string>> &texts) {
+    write_new_file(path, encode_png(picture, texts));
 }
 
 } // namespace janus

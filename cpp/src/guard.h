@@ -39,14 +39,19 @@ template <typename Call> janus_status guard(Call call) {
     }
 }
 
-// A caller's struct as ours: what its version does not have keeps what `init` gives.
-template <typename Struct> Struct read_struct(const Struct *given, void (*init)(Struct *, size_t), const char *name) {
+// A struct of any version ends where a multiple of its alignment does.
+template <typename Struct> void check_struct(const Struct *given, const char *name) {
     if (!given) throw Error(JANUS_VALUE, std::string(name) + " is null; expected a " + name);
     constexpr size_t largest = 1 << 16;
-    if (given->struct_size < sizeof(size_t) || given->struct_size > largest) {
+    if (given->struct_size < sizeof(size_t) || given->struct_size > largest || given->struct_size % alignof(Struct)) {
         throw Error(JANUS_VALUE, std::string("struct_size of ") + name + " is " + std::to_string(given->struct_size) +
                                      "; expected sizeof(" + name + ")");
     }
+}
+
+// A caller's struct as ours: what its version does not have keeps what `init` gives.
+template <typename Struct> Struct read_struct(const Struct *given, void (*init)(Struct *, size_t), const char *name) {
+    check_struct(given, name);
     Struct ours;
     init(&ours, sizeof ours);
     std::memcpy(&ours, given, std::min(given->struct_size, sizeof ours));
@@ -61,6 +66,7 @@ template <typename Struct> void write_struct(const Struct &ours, Struct *target)
 }
 
 template <typename Struct> void clear_struct(Struct *target, size_t struct_size) {
+    if (!target) return;
     std::memset(target, 0, struct_size);
     target->struct_size = struct_size;
 }

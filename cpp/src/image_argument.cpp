@@ -24,6 +24,14 @@ struct OwnedImage {
     janus_image image; // the first member: its address is the whole's
     Rgb rgb;
 };
+
+std::vector<std::pair<std::string, std::string>> read_texts(const char *const *keys, const char *const *values, size_t count) {
+    std::vector<std::pair<std::string, std::string>> texts;
+    for (size_t i = 0; i < count; ++i) {
+        texts.emplace_back(require(require(keys, "keys")[i], "a key"), require(require(values, "values")[i], "a value"));
+    }
+    return texts;
+}
 #else
 [[noreturn]] void refuse() {
     throw Error(JANUS_BACKEND,
@@ -71,11 +79,15 @@ void janus_image_free(janus_image *image) { delete reinterpret_cast<OwnedImage *
 
 janus_status janus_image_write_png(const janus_image *image, const char *path, const char *const *keys, const char *const *values,
                                    size_t num_texts) {
+    return guard([&] { write_png(read_image(image), require(path, "path"), read_texts(keys, values, num_texts)); });
+}
+
+janus_status janus_image_encode_png(const janus_image *image, const char *const *keys, const char *const *values, size_t num_texts,
+                                    janus_on_bytes on_bytes, void *user) {
     return guard([&] {
-        std::vector<std::pair<std::string, std::string>> texts;
-        for (size_t i = 0; i < num_texts; ++i)
-            texts.emplace_back(require(require(keys, "keys")[i], "a key"), require(require(values, "values")[i], "a value"));
-        write_png(read_image(image), require(path, "path"), texts);
+        require(on_bytes, "on_bytes");
+        const std::string png = encode_png(read_image(image), read_texts(keys, values, num_texts));
+        if (!on_bytes(png.data(), png.size(), user)) throw Error(JANUS_CANCELLED, "cancelled: on_bytes did not take the picture");
     });
 }
 #else
@@ -83,6 +95,9 @@ janus_status janus_image_read(const char *, int32_t, janus_image **) { return gu
 janus_status janus_image_decode(const void *, size_t, const char *, int32_t, janus_image **) { return guard(refuse); }
 void janus_image_free(janus_image *) {}
 janus_status janus_image_write_png(const janus_image *, const char *, const char *const *, const char *const *, size_t) {
+    return guard(refuse);
+}
+janus_status janus_image_encode_png(const janus_image *, const char *const *, const char *const *, size_t, janus_on_bytes, void *) {
     return guard(refuse);
 }
 #endif

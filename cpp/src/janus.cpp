@@ -14,8 +14,11 @@
 
 using namespace janus;
 
-struct janus_model {
-    janus_model(const std::string &path, const std::string &library, int num_threads)
+namespace {
+
+// What a model and its chats share.
+struct OpenModel {
+    OpenModel(const std::string &path, const std::string &library, int num_threads)
         : bundle(path), engines(bundle, OnnxRuntime::open(library), num_threads), prompter(bundle), drawer(make_drawer(engines, prompter)),
           description(engines.description()) {}
 
@@ -35,13 +38,22 @@ struct janus_model {
     std::string description;
 };
 
+} // namespace
+
+struct janus_model {
+    std::shared_ptr<OpenModel> open;
+};
+
+// Keeps what it needs of a model that is closed before it.
 struct janus_chat {
-    janus_model &model;
+    std::shared_ptr<OpenModel> open;
     Conversation conversation;
+    bool is_answering = false;
 };
 
 namespace {
 
+constexpr int32_t MAX_THREADS = 1024;
 constexpr double OF_THE_MODEL = std::numeric_limits<double>::quiet_NaN();
 
 std::optional<double> given(double number) { return std::isnan(number) ? std::nullopt : std::optional(number); }
@@ -54,7 +66,7 @@ uint64_t check_seed(uint64_t seed, size_t count) {
     return seed;
 }
 
-DrawRequest read_request(const janus_model &model, const janus_generate_options &options) {
+DrawRequest read_request(const OpenModel &model, const janus_generate_options &options) {
     if (!options.num_prompts || !options.n || !options.batch_size) {
         throw Error(JANUS_VALUE, "got " + std::to_string(options.num_prompts) + " prompts, n " + std::to_string(options.n) +
                                      ", batch_size " + std::to_string(options.batch_size) + "; expected 1 or more of each");
@@ -106,7 +118,7 @@ janus_picture make_picture(const DrawnPicture &drawn) {
     return picture;
 }
 
-AskRequest read_ask(const janus_model &model, const janus_ask_options &options) {
+AskRequest read_ask(const OpenModel &model, const janus_ask_options &options) {
     AskRequest request;
     request.text = require(options.text, "text");
     if (options.num_images) require(options.images, "images");
@@ -123,6 +135,11 @@ OnText make_on_text(const janus_ask_options &options) {
     return [&options](std::string_view text, const Ids &ids) {
         return !options.on_text || options.on_text(std::string(text).c_str(), text.size(), ids.data(), ids.size(), options.user);
     };
+}
+
+// Before minutes of work, not after.
+void check_answer(const janus_answer *answer) {
+    if (answer) check_struct(answer, "janus_answer");
 }
 
 void write_answer(const AnswerReport &report, janus_answer *answer) {
@@ -166,10 +183,13 @@ janus_status janus_open(const janus_open_options *options, janus_model **model) 
     return guard([&] {
         *require(model, "model") = nullptr;
         const janus_open_options ours = read_struct(options, janus_open_options_init, "janus_open_options");
-        if (ours.num_threads < 0)
-            throw Error(JANUS_VALUE, "num_threads is " + std::to_string(ours.num_threads) + "; expected 0 (all) or more");
+        if (ours.num_threads < 0 || ours.num_threads > MAX_THREADS) {
+            throw Error(JANUS_VALUE, "num_threads is " + std::to_string(ours.num_threads) + "; expected 0 (all cores) to 1024");
+        }
         if (ours.disable_telemetry) setenv("ORT_DISABLE_TELEMETRY", "1", 0);
-        *model = new janus_model(require(ours.bundle, "bundle"), ours.onnxruntime ? ours.onnxruntime : "", ours.num_threads);
+        const auto open =
+            std::make_shared<OpenModel>(require(ours.bundle, "bundle"), ours.onnxruntime ? ours.onnxruntime : "", ours.num_threads);
+        *model = new janus_model{open};
     });
 }
 
@@ -177,12 +197,13 @@ void janus_close(janus_model *model) { delete model; }
 
 janus_status janus_model_info(const janus_model *model, janus_info *info) {
     return guard([&] {
-        const Manifest &manifest = require(model, "model")->bundle.manifest();
+        const Manifest &manifest = require(model, "model")->open->bundle.manifest();
+        check_struct(info, "janus_info");
         janus_info ours{};
         ours.name = manifest.name.c_str();
         ours.family = manifest.family.c_str();
         ours.precision = manifest.precision.c_str();
-        ours.backend = model->description.c_str();
+        ours.backend = model->open->description.c_str();
         ours.generates = manifest.has_task("generation");
         ours.understands = manifest.has_task("understanding");
         ours.random_weights = manifest.random_weights;
@@ -193,7 +214,7 @@ janus_status janus_model_info(const janus_model *model, janus_info *info) {
         ours.max_tokens = manifest.defaults.max_tokens;
         ours.cfg_weight = manifest.defaults.cfg_weight;
         ours.temperature = manifest.defaults.temperature;
-        write_struct(ours, require(info, "info"));
+        write_struct(ours, info);
     });
 }
 
@@ -209,6 +230,7 @@ void janus_cancel_token_destroy(janus_cancel_token *token) { delete token; }
 
 void janus_generate_options_init(janus_generate_options *options, size_t struct_size) {
     clear_struct(options, struct_size);
+    if (!options) return;
     janus_generate_options ours{};
     ours.n = 1;
     ours.batch_size = 8;
@@ -219,12 +241,12 @@ void janus_generate_options_init(janus_generate_options *options, size_t struct_
 
 janus_status janus_generate(janus_model *model, const janus_generate_options *options) {
     return guard([&] {
-        require(model, "model")->require("generation");
+        require(model, "model")->open->require("generation");
         const janus_generate_options ours = read_struct(options, janus_generate_options_init, "janus_generate_options");
         require(ours.on_picture, "on_picture");
-        const DrawRequest request = read_request(*model, ours);
+        const DrawRequest request = read_request(*model->open, ours);
         draw_pictures(
-            model->engines, model->prompter, *model->drawer, request, ours.cancel,
+            model->open->engines, model->open->prompter, *model->open->drawer, request, ours.cancel,
             [&](size_t step, size_t total) { return !ours.on_step || ours.on_step(step, total, ours.user); },
             [&](const DrawnPicture &drawn) {
                 const janus_picture picture = make_picture(drawn);
@@ -235,6 +257,7 @@ janus_status janus_generate(janus_model *model, const janus_generate_options *op
 
 void janus_ask_options_init(janus_ask_options *options, size_t struct_size) {
     clear_struct(options, struct_size);
+    if (!options) return;
     janus_ask_options ours{};
     ours.top_p = 1;
     write_struct(ours, options);
@@ -242,29 +265,40 @@ void janus_ask_options_init(janus_ask_options *options, size_t struct_size) {
 
 janus_status janus_describe(janus_model *model, const janus_ask_options *options, janus_answer *answer) {
     return guard([&] {
-        require(model, "model")->require("understanding");
+        require(model, "model")->open->require("understanding");
         const janus_ask_options ours = read_struct(options, janus_ask_options_init, "janus_ask_options");
+        check_answer(answer);
         if (!ours.num_images) throw Error(JANUS_VALUE, "describe got no picture; expected at least one");
-        write_answer(describe(model->engines, model->prompter, read_ask(*model, ours), ours.cancel, make_on_text(ours)), answer);
+        write_answer(describe(model->open->engines, model->open->prompter, read_ask(*model->open, ours), ours.cancel, make_on_text(ours)),
+                     answer);
     });
 }
 
 janus_status janus_chat_open(janus_model *model, int32_t max_length, janus_chat **chat) {
     return guard([&] {
         *require(chat, "chat") = nullptr;
-        require(model, "model")->require("understanding");
-        const int limit = model->bundle.manifest().language_model.max_length, length = max_length ? max_length : limit;
+        require(model, "model")->open->require("understanding");
+        const int limit = model->open->bundle.manifest().language_model.max_length, length = max_length ? max_length : limit;
         if (length < 2 || length > limit) {
             throw Error(JANUS_VALUE, "max_length is " + std::to_string(length) + "; expected 2 to " + std::to_string(limit));
         }
-        *chat = new janus_chat{*model, Conversation(model->engines, model->prompter, length)};
+        *chat = new janus_chat{model->open, Conversation(model->open->engines, model->open->prompter, length)};
     });
 }
 
 janus_status janus_chat_say(janus_chat *chat, const janus_ask_options *options, janus_answer *answer) {
     return guard([&] {
         const janus_ask_options ours = read_struct(options, janus_ask_options_init, "janus_ask_options");
-        const AskRequest request = read_ask(require(chat, "chat")->model, ours);
+        check_answer(answer);
+        if (require(chat, "chat")->is_answering) {
+            throw Error(JANUS_VALUE, "this chat is answering already; expected one call at a time, and none from its own callback");
+        }
+        const AskRequest request = read_ask(*chat->open, ours);
+        struct Answering {
+            explicit Answering(bool &flag) : is_answering(flag) { is_answering = true; }
+            ~Answering() { is_answering = false; }
+            bool &is_answering;
+        } const answering(chat->is_answering);
         write_answer(chat->conversation.say(request, ours.cancel, make_on_text(ours)), answer);
     });
 }
@@ -272,13 +306,13 @@ janus_status janus_chat_say(janus_chat *chat, const janus_ask_options *options, 
 void janus_chat_close(janus_chat *chat) { delete chat; }
 
 janus_status janus_encode(const janus_model *model, const char *text, int32_t *ids, size_t *count) {
-    return guard([&] { write_items(require(model, "model")->prompter.tokenizer().encode(require(text, "text")), ids, count); });
+    return guard([&] { write_items(require(model, "model")->open->prompter.tokenizer().encode(require(text, "text")), ids, count); });
 }
 
 janus_status janus_decode(const janus_model *model, const int32_t *ids, size_t count, char *text, size_t *size) {
     return guard([&] {
         const Ids all = count ? Ids(require(ids, "ids"), ids + count) : Ids();
-        std::string decoded = require(model, "model")->prompter.tokenizer().decode(all);
+        std::string decoded = require(model, "model")->open->prompter.tokenizer().decode(all);
         decoded.push_back('\0');
         write_items(decoded, text, size);
     });
@@ -286,7 +320,7 @@ janus_status janus_decode(const janus_model *model, const int32_t *ids, size_t c
 
 janus_status janus_preprocess(const janus_model *model, const janus_image *image, float *pixels, size_t *count) {
     return guard(
-        [&] { write_items(preprocess(read_image(image), require(model, "model")->bundle.manifest().image_input), pixels, count); });
+        [&] { write_items(preprocess(read_image(image), require(model, "model")->open->bundle.manifest().image_input), pixels, count); });
 }
 
 } // extern "C"

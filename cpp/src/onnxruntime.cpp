@@ -58,7 +58,7 @@ std::string find_library() {
     if (!dladdr(reinterpret_cast<const void *>(&find_library), &own) || !own.dli_fname) return "libonnxruntime.so.1";
     const std::filesystem::path folder = std::filesystem::path(own.dli_fname).parent_path();
     std::error_code error;
-    for (const std::filesystem::path &place : {folder, folder / "../onnxruntime/capi", folder / "../../onnxruntime/capi"}) {
+    for (const std::filesystem::path &place : {folder, folder / "onnxruntime/capi", folder / "../onnxruntime/capi"}) {
         for (const auto &entry : std::filesystem::directory_iterator(place, error)) {
             if (entry.path().filename().string().rfind("libonnxruntime.so.", 0) == 0) return entry.path().string();
         }

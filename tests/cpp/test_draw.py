@@ -2,7 +2,10 @@
 
 import ctypes
 import itertools
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 import janus_runtime
 from testing.c_library import CancelToken, CError, c_image
 
+ROOT = Path(__file__).parents[2]
 SHAPES, COLOURS = ("circle", "square", "triangle", "cross"), ("red", "green", "blue", "yellow")
 PROMPTS = [
     *(f"a {colour} {shape}" for colour, shape in itertools.product(COLOURS, SHAPES)),
@@ -36,6 +40,19 @@ def test_fifty_prompts_of_janus_nano(nano):
     model, janus = nano
     assert len(PROMPTS) == 50
     assert_same(model.generate(PROMPTS, seed=7), janus.generate(PROMPTS, seed=7))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "precision"), [("janus-nano", "int4"), ("janus-nano", "int8"), ("nano-flow", "fp32"), ("nano-flow", "int8")]
+)
+def test_fifty_prompts_of_the_trained_models(load_both, tmp_path, model, precision):
+    pytest.importorskip("torch", reason="needs the exporter")
+    command = [sys.executable, "-m", "janus_export.cli", "checkpoint", ROOT / "nano" / model, "--out", tmp_path / "bundle"]
+    subprocess.run([*command, "--precision", precision], check=True, capture_output=True)
+    ours, theirs = load_both(tmp_path / "bundle")
+    prompts = PROMPTS if model == "janus-nano" else PROMPTS[:48:2]
+    assert_same(ours.generate(prompts, seed=7), theirs.generate(prompts, seed=7))
 
 
 @pytest.mark.parametrize(

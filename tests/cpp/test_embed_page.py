@@ -54,7 +54,7 @@ def test_every_status_is_in_the_table():
 
 
 def test_the_command_that_finds_the_wheels_library(onnxruntime_library):
-    (line,) = re.findall(r"^export JANUS_ONNXRUNTIME=\$\((.*)\)$", PAGE, re.M)
+    (line,) = re.findall(r"^JANUS_ONNXRUNTIME=\$\((.*)\) && export JANUS_ONNXRUNTIME$", PAGE, re.M)
     found = subprocess.run(
         ["bash", "-c", line.replace("python3", sys.executable)], capture_output=True, text=True, check=True
     ).stdout.strip()

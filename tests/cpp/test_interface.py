@@ -65,7 +65,7 @@ def test_null_is_refused_and_closing_it_is_not(library):
         getattr(c, f"janus_{name}")(None)
 
 
-@pytest.mark.parametrize("size", [0, 7, 1 << 20])
+@pytest.mark.parametrize("size", [0, 7, 12, 1 << 20])
 def test_a_struct_without_its_size(nano, library, size):
     model, _ = nano
     options = GenerateOptions()
@@ -78,10 +78,10 @@ def test_a_struct_without_its_size(nano, library, size):
 def test_a_program_of_an_older_version_is_not_written_beyond_its_structs(nano, library):
     """What a smaller struct lacks has its default."""
     model, _ = nano
-    info = Info(Info.max_length.offset)
-    info.max_length, info.cfg_weight = -1, -1.0
+    info = Info(Info.steps.offset)
+    info.steps, info.cfg_weight = -1, -1.0
     library.check(library.c.janus_model_info(model.handle, byref(info)))
-    assert info.num_image_ids > 0 and (info.max_length, info.cfg_weight) == (-1, -1.0)
+    assert info.num_image_ids > 0 and (info.steps, info.cfg_weight) == (-1, -1.0)
 
     options = GenerateOptions()
     options.on_picture = type(options.on_picture)()

@@ -5,7 +5,8 @@
  * Structs.    Every struct begins with struct_size, which its janus_..._init() sets or, where there is none, the caller: sizeof the struct.
  *             A library that is newer than the program reads and writes no more than that.
  * Ownership.  What a caller passes in is only read, and only during the call. What a callback gets lives until it returns. Handles
- *             live until they are closed; strings of janus_info as long as their model.
+ *             live until they are closed, which is done once and not from a callback of theirs; strings of janus_info as long as their
+ *             model. janus_image_free takes what janus_image_read and janus_image_decode gave, nothing else.
  * Threads.    A model may be used by any number of threads at once: each call has a cache of its own, and all share the weights and the
  *             cores. A chat belongs to one thread at a time. janus_cancel may be called from any thread, and from a signal handler.
  *             Close a handle when no call uses it any more.
@@ -17,9 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(JANUS_STATIC)
-#define JANUS_API
-#elif defined(JANUS_BUILDING)
+#if defined(JANUS_BUILDING)
 #define JANUS_API __attribute__((visibility("default")))
 #else
 #define JANUS_API
@@ -72,7 +71,7 @@ typedef struct janus_open_options {
      * JANUS_ONNXRUNTIME names, else one that lies beside this library or in a Python package beside it, else libonnxruntime.so.1 as the
      * system's loader finds it. It is opened with RTLD_LOCAL, so that another one may be in the process, and is never unloaded. */
     const char *onnxruntime;
-    /* Threads of one graph's run; 0: as many as there are cores. */
+    /* Threads of one graph's run, at most 1024; 0: as many as there are cores. */
     int32_t num_threads;
     /* ONNX Runtime's own builds report usage unless ORT_DISABLE_TELEMETRY is 1 in the environment when they are loaded; no call of theirs
      * is early enough. 1: janus_open sets it, unless it is set, with setenv, which is unsafe while other threads use the environment. 0,
@@ -110,7 +109,8 @@ JANUS_API janus_status janus_model_info(const janus_model *model, janus_info *in
 /* --- cancelling --- */
 
 JANUS_API janus_status janus_cancel_token_create(janus_cancel_token **token);
-/* Calls that were given the token end with JANUS_CANCELLED at their next step, those that begin later at once. */
+/* Calls that were given the token end with JANUS_CANCELLED at their next step, those that begin later at once. For good: a token cannot be
+ * reset. */
 JANUS_API void janus_cancel(janus_cancel_token *token);
 JANUS_API void janus_cancel_token_destroy(janus_cancel_token *token);
 
@@ -180,10 +180,15 @@ typedef struct janus_generate_options {
 JANUS_API void janus_generate_options_init(janus_generate_options *options, size_t struct_size);
 JANUS_API janus_status janus_generate(janus_model *model, const janus_generate_options *options);
 
-/* Writes a PNG that carries prompt, seed and settings as the command does. Fails if `path` exists. JANUS_BACKEND where the library was
- * built without readers. `keys` and `values` are `num_texts` strings, which may be null if that is 0. */
+/* A PNG of a picture with texts that any program can read, such as its prompt and seed: `keys` and `values` are `num_texts` strings, which
+ * may be null if that is 0. The file is whole or absent; one that exists is not replaced: JANUS_ERROR. JANUS_BACKEND where the library was
+ * built without readers. */
 JANUS_API janus_status janus_image_write_png(const janus_image *image, const char *path, const char *const *keys, const char *const *values,
                                              size_t num_texts);
+/* Gets the file's bytes, once. Return 0 to say that they could not be taken: the call ends with JANUS_CANCELLED. */
+typedef int (*janus_on_bytes)(const void *data, size_t size, void *user);
+JANUS_API janus_status janus_image_encode_png(const janus_image *image, const char *const *keys, const char *const *values,
+                                              size_t num_texts, janus_on_bytes on_bytes, void *user);
 
 /* --- answering --- */
 
@@ -199,31 +204,33 @@ typedef struct janus_answer {
     double steps_ms;   /* the tokens after it */
 } janus_answer;
 
-/* A piece of the answer, whole characters, zero-terminated, and the ids that it came from. Return 0 to stop. */
+/* A piece of the answer, the first one usually with a space before it: whole characters, zero-terminated, and the ids that it came from.
+ * Return 0 to stop. */
 typedef int (*janus_on_text)(const char *text, size_t num_bytes, const int32_t *ids, size_t num_ids, void *user);
 
 typedef struct janus_ask_options {
     size_t struct_size;
-    const char *text; /* the question */
-    const janus_image *const *images;
+    const char *text;                 /* the question */
+    const janus_image *const *images; /* may be null if there are none */
     size_t num_images;
-    int32_t max_tokens; /* longest answer; 0: the model's */
-    double temperature; /* 0 is greedy, the default */
-    uint64_t top_k;     /* 0 */
-    double top_p;       /* 1 */
-    uint64_t seed;      /* 0 */
-    const janus_cancel_token *cancel;
-    janus_on_text on_text;
+    int32_t max_tokens;               /* longest answer; 0: the model's */
+    double temperature;               /* 0 is greedy, the default */
+    uint64_t top_k;                   /* 0 */
+    double top_p;                     /* 1 */
+    uint64_t seed;                    /* 0 */
+    const janus_cancel_token *cancel; /* may be null */
+    janus_on_text on_text;            /* may be null */
     void *user;
 } janus_ask_options;
 
 JANUS_API void janus_ask_options_init(janus_ask_options *options, size_t struct_size);
-/* One question about one or several pictures. `answer` may be null. */
+/* One question about one or several pictures. `answer` may be null, and is filled in with JANUS_OK only. */
 JANUS_API janus_status janus_describe(janus_model *model, const janus_ask_options *options, janus_answer *answer);
 
-/* A conversation, which keeps its cache between turns: room for `max_length` tokens, 0 for the model's limit. Close it before its model. */
+/* A conversation, which keeps its cache between turns: room for `max_length` tokens, 0 for the model's limit. It may outlive its model. */
 JANUS_API janus_status janus_chat_open(janus_model *model, int32_t max_length, janus_chat **chat);
-/* One turn, with pictures or without. After an error the conversation can go on; a turn that gave no text has cost it nothing. */
+/* One turn, with pictures or without. After an error the conversation can go on. A turn that gave no token has cost it nothing; of an
+ * answer that was stopped, what was drawn until then stays in it. JANUS_VALUE while the chat is answering already. */
 JANUS_API janus_status janus_chat_say(janus_chat *chat, const janus_ask_options *options, janus_answer *answer);
 JANUS_API void janus_chat_close(janus_chat *chat);
 

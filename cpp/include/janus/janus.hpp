@@ -50,6 +50,12 @@ template <typename Handle, void (*close)(Handle *)> struct Closer {
 
 template <typename Handle, void (*close)(Handle *)> using Owner = std::unique_ptr<Handle, Closer<Handle, close>>;
 
+// A text that ends at its first zero byte would be another one.
+inline const char *c_string(const std::string &text) {
+    if (text.find('\0') != std::string::npos) throw Exception(JANUS_PROMPT, "the text holds a zero byte; take it out");
+    return text.c_str();
+}
+
 // Calls back into C++ and keeps what is thrown there.
 class Guard {
 public:
@@ -116,12 +122,29 @@ public:
     }
     Image(std::uint32_t width, std::uint32_t height, const std::uint8_t *rgb, std::size_t stride = 0)
         : view_{sizeof(janus_image), width, height, stride, rgb} {}
+    // A view: valid until the callback that got the picture returns.
     explicit Image(const Picture &picture) : Image(picture.width, picture.height, picture.rgb) {}
 
     const janus_image &get() const noexcept { return owned_ ? *owned_ : view_; }
+    // A PNG in memory.
+    std::string encode_png(const std::vector<std::pair<std::string, std::string>> &texts = {}) const {
+        std::vector<const char *> keys, values;
+        for (const auto &[key, value] : texts) keys.push_back(detail::c_string(key)), values.push_back(detail::c_string(value));
+        std::string png;
+        const auto keep = [](const void *data, std::size_t size, void *user) {
+            try {
+                static_cast<std::string *>(user)->assign(static_cast<const char *>(data), size);
+                return 1;
+            } catch (...) {
+                return 0;
+            }
+        };
+        detail::check(janus_image_encode_png(&get(), keys.data(), values.data(), keys.size(), keep, &png));
+        return png;
+    }
     void write_png(const std::string &path, const std::vector<std::pair<std::string, std::string>> &texts = {}) const {
         std::vector<const char *> keys, values;
-        for (const auto &[key, value] : texts) keys.push_back(key.c_str()), values.push_back(value.c_str());
+        for (const auto &[key, value] : texts) keys.push_back(detail::c_string(key)), values.push_back(detail::c_string(value));
         detail::check(janus_image_write_png(&get(), path.c_str(), keys.data(), values.data(), keys.size()));
     }
 
@@ -165,8 +188,8 @@ class AskOptions {
 public:
     explicit AskOptions(const Question &question) {
         janus_ask_options_init(&options, sizeof options);
-        for (const Image *image : question.images) images_.push_back(&image->get());
-        options.text = question.text.c_str();
+        for (const Image *image : question.images) images_.push_back(image ? &image->get() : nullptr);
+        options.text = c_string(question.text);
         options.images = images_.data();
         options.num_images = images_.size();
         options.max_tokens = question.max_tokens.value_or(0);
@@ -240,7 +263,7 @@ public:
             detail::Guard guard;
         } state{on_picture, on_step, {}};
         std::vector<const char *> prompts;
-        for (const std::string &prompt : drawing.prompts) prompts.push_back(prompt.c_str());
+        for (const std::string &prompt : drawing.prompts) prompts.push_back(detail::c_string(prompt));
         janus_generate_options options;
         janus_generate_options_init(&options, sizeof options);
         options.prompts = prompts.data();
@@ -284,9 +307,9 @@ public:
 
     std::vector<std::int32_t> encode(const std::string &text) const {
         std::size_t count = 0;
-        detail::check(janus_encode(model_.get(), text.c_str(), nullptr, &count));
+        detail::check(janus_encode(model_.get(), detail::c_string(text), nullptr, &count));
         std::vector<std::int32_t> ids(count);
-        detail::check(janus_encode(model_.get(), text.c_str(), ids.data(), &count));
+        detail::check(janus_encode(model_.get(), detail::c_string(text), ids.data(), &count));
         return ids;
     }
 
@@ -296,7 +319,7 @@ private:
     detail::Owner<janus_model, janus_close> model_;
 };
 
-// A conversation, for one thread at a time. Goes before its model does.
+// A conversation, for one thread at a time. It may outlive its model.
 class Chat {
 public:
     explicit Chat(Model &model, int max_length = 0) {
@@ -306,6 +329,11 @@ public:
     }
     template <typename OnText> Answer say(const Question &question, OnText on_text) {
         return detail::ask([this](auto *options, auto *answer) { return janus_chat_say(chat_.get(), options, answer); }, question, on_text);
+    }
+    std::string say(const Question &question) {
+        std::string text;
+        say(question, [&](std::string_view piece) { text += piece; });
+        return text;
     }
 
 private:
