@@ -66,7 +66,7 @@ def test_threads_over_the_scripted_suite(build):
 
 
 def test_threads_over_the_real_onnxruntime(build, onnxruntime_library, tmp_path):
-    """Two threads draw through the example service. ONNX Runtime was built without the sanitizer, which sees its own locks as none."""
+    """Two threads draw through the example service. What ONNX Runtime does among its own threads is not seen: it is not instrumented."""
     folder = build_with(build / "threads", "-DJANUS_SANITIZE=thread", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
     subprocess.run(["cmake", "--install", folder, "--prefix", tmp_path / "prefix"], check=True, capture_output=True)
     options = [f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}", "-DCMAKE_CXX_FLAGS=-fsanitize=thread", "-DCMAKE_C_FLAGS=-fsanitize=thread"]
@@ -81,7 +81,11 @@ def test_threads_over_the_real_onnxruntime(build, onnxruntime_library, tmp_path)
     result = subprocess.run(
         [tmp_path / "examples" / "service", ROOT / "engines" / "janus-nano", tmp_path],
         input="\n".join(f"a red circle {number}" for number in range(8)),
-        env={**os.environ, "TSAN_OPTIONS": f"halt_on_error=1 suppressions={suppressions}", "JANUS_ONNXRUNTIME": str(onnxruntime_library)},
+        env={
+            **os.environ,
+            "TSAN_OPTIONS": "halt_on_error=1 ignore_noninstrumented_modules=1",
+            "JANUS_ONNXRUNTIME": str(onnxruntime_library),
+        },
         capture_output=True,
         text=True,
     )
