@@ -1,30 +1,26 @@
 // The server's public routes, as any client of them would use them.
 
+import { askForKey } from "./key.js";
+import { note, recall } from "./store.js";
+
 const KEY = "janus-key";
 
 /** An answer that is no success; `message` is a plain sentence with what to do. */
 export class Refused extends Error {
-  constructor(message, { status = 0, code = "", retryAfter = 0 } = {}) {
+  constructor(message, { status = 0, code = "" }) {
     super(message);
-    Object.assign(this, { status, code, retryAfter });
+    Object.assign(this, { status, code });
   }
 }
 
-let askForKey = async () => null;
-
-/** `ask(refused)` gives a key, or null where none is given. */
-export function onKeyWanted(ask) {
-  askForKey = ask;
-}
-
 function headers(more) {
-  const key = sessionStorage.getItem(KEY);
+  const key = recall(KEY);
   return { ...more, ...(key ? { authorization: `Bearer ${key}` } : {}) };
 }
 
 async function request(path, options = {}) {
   for (;;) {
-    const used = sessionStorage.getItem(KEY);
+    const used = recall(KEY);
     let response;
     try {
       response = await fetch(path, { ...options, headers: headers(options.headers) });
@@ -35,10 +31,10 @@ async function request(path, options = {}) {
     if (response.ok) return response;
     if (response.status === 401) {
       // Somebody else on this page may have given a key meanwhile.
-      if (sessionStorage.getItem(KEY) !== used) continue;
+      if (recall(KEY) !== used) continue;
       const key = await askForKey(Boolean(used));
       if (!key) throw new Refused("This server wants an API key. Try again and enter it.", { status: 401 });
-      sessionStorage.setItem(KEY, key);
+      note(KEY, key);
       continue;
     }
     throw await refusal(response);
@@ -47,13 +43,18 @@ async function request(path, options = {}) {
 
 async function refusal(response) {
   const body = await response.json().catch(() => ({}));
-  const said = body.error?.message ?? `The server answered with status ${response.status}.`;
-  const retryAfter = Number(response.headers.get("retry-after")) || 0;
-  const more = { status: response.status, code: body.error?.code ?? "", retryAfter };
-  if (response.status === 429) return new Refused(`The server is busy. Try again${retryAfter ? ` in ${retryAfter} s` : " in a moment"}.`, more);
-  if (response.status === 503) return new Refused("The server is stopping. Start it again, then try again.", more);
-  if (response.status === 413) return new Refused(`That is too large for this server: ${said}`, more);
-  return new Refused(sentence(said), more);
+  const { message = `the server answered with status ${response.status}`, code = "" } = body.error ?? {};
+  const seconds = Number(response.headers.get("retry-after"));
+  const { status } = response;
+  if (status === 429) return new Refused(`The server is busy. Try again ${seconds ? `in ${seconds} s` : "in a moment"}.`, { status, code: "busy" });
+  if (status === 413) return new Refused(`That is too large for this server: ${sentence(message)}`, { status, code });
+  return refused(message, code, status);
+}
+
+/** What the server says of a request, in words of somebody who looks at a page. */
+function refused(message, code, status) {
+  if (code === "stopping") return new Refused("The server is stopping. Start it again, then try again.", { status, code });
+  return new Refused(sentence(message), { status, code });
 }
 
 function sentence(text) {
@@ -93,7 +94,7 @@ export async function* stream(path, body, signal) {
         const data = line.slice(6);
         if (data === "[DONE]") return;
         const event = JSON.parse(data);
-        if (event.error) throw new Refused(sentence(event.error.message), { code: event.error.code ?? "" });
+        if (event.error) throw refused(event.error.message, event.error.code);
         yield event;
       }
     }

@@ -1,209 +1,186 @@
 // Asking: a conversation whose every turn sends all of it again.
 
 import { stream } from "./api.js";
-import { button, bytesOf, dataUrl, make, notify, picturesOf, say } from "./parts.js";
-import { keepTyped, loadTalk, saveTalk } from "./store.js";
+import { button, bytesOf, dataUrl, make, picturesOf, say, short } from "./parts.js";
+import { keep, keepTyped, loadKept } from "./store.js";
+import { Talk } from "./talk.js";
 
 const form = document.getElementById("ask-form");
-const talk = document.getElementById("talk");
-const photos = document.getElementById("photos");
+const { question } = form.elements;
+const photosBox = document.getElementById("photos");
+const anew = document.getElementById("anew");
 const stop = document.getElementById("stop");
+const submit = form.querySelector("[type=submit]");
 
 export class AskPanel {
   /** `reference(blob)`: takes a photo into drawing, or null where the model cannot. */
   constructor(reference) {
+    this.talk = new Talk(reference);
     this.messages = [];
     this.photos = [];
-    this.reference = reference;
     this.controller = null;
+    this.reading = null;
     this.save = keepTyped(form);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.ask();
     });
-    form.elements.question.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-        event.preventDefault();
-        form.requestSubmit();
-      }
+    question.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      form.requestSubmit();
     });
     form.elements.photo.addEventListener("change", () => {
-      this.add(picturesOf(form.elements.photo));
+      this.add([...form.elements.photo.files]);
       form.elements.photo.value = "";
     });
-    const panel = document.getElementById("ask");
-    document.addEventListener("paste", (event) => {
-      if (!panel.hidden) this.add(picturesOf(event.clipboardData));
-    });
-    panel.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      form.classList.add("dropping");
-    });
-    panel.addEventListener("dragleave", () => form.classList.remove("dropping"));
-    panel.addEventListener("drop", (event) => {
-      event.preventDefault();
-      form.classList.remove("dropping");
-      this.add(picturesOf(event.dataTransfer));
-    });
-    document.getElementById("anew").addEventListener("click", () => this.begin());
-    stop.addEventListener("click", () => this.controller?.abort());
-    loadTalk().then((messages) => this.#restore(messages));
+    anew.addEventListener("click", () => this.begin());
+    stop.addEventListener("click", () => this.controller.abort());
   }
 
-  /** Shows a conversation that was there before the page was loaded again. */
-  #restore(messages) {
-    if (this.messages.length || talk.children.length) return;
-    this.messages = messages;
+  /** Brings back the conversation and the photos that were there before the page was loaded again. */
+  async restore() {
+    const [messages = [], photos = []] = [await loadKept("talk"), await loadKept("photos")];
+    for (const { url, blob, name } of photos) this.#attach({ url, blob, name });
     for (const { role, content } of messages) {
       if (role === "user") {
         const urls = content.filter((part) => part.type === "image_url").map((part) => part.image_url.url);
-        const shown = urls.map((url) => ({ url, name: "photo", blob: new Blob([bytesOf(url.split(",")[1])], { type: url.slice(5).split(";")[0] }) }));
-        this.#show("user", content.find((part) => part.type === "text").text, shown);
+        this.talk.question(content.at(-1).text, urls.map((url) => ({ url, name: "Photo", blob: blobOf(url) })));
       } else {
-        const [item, text] = this.#answer();
-        text.textContent = content.trim();
-        item.append(copyButton(content));
+        this.talk.tell(this.talk.answer(), content, true);
       }
     }
+    this.#remember(messages);
   }
 
-  /** Photos for the next question. */
+  #remember(messages) {
+    this.messages = messages;
+    keep("talk", messages);
+    this.#showBeginning();
+  }
+
+  #showBeginning() {
+    anew.hidden = !this.talk.shown.length;
+  }
+
+  /** Photos for the next question, of what was chosen, pasted or dropped. */
   async add(files) {
-    if (files.length) notify();
-    for (const file of files) {
-      const bitmap = await createImageBitmap(file).catch(() => null);
-      if (!bitmap) {
-        notify(`${file.name || "That file"} is no picture that this browser can read. Choose a PNG, JPEG or WebP.`);
-        continue;
-      }
-      bitmap.close();
-      const photo = { url: await dataUrl(file), blob: file, name: file.name || "photo" };
-      this.photos.push(photo);
-      const shown = make("div", {}, make("div", { className: "frame" }, make("img", { src: photo.url, alt: photo.name })));
-      const take = () => {
-        this.photos = this.photos.filter((other) => other !== photo);
-        shown.remove();
-        form.elements.question.focus();
-      };
-      shown.append(button("Remove", take, { "@aria-label": `Remove ${photo.name}` }));
-      photos.append(shown);
-    }
-    if (files.length) form.elements.question.focus();
+    for (const file of await picturesOf(files)) this.#attach({ url: await dataUrl(file), blob: file, name: short(file.name || "Photo") });
+    question.focus();
+  }
+
+  #attach(photo) {
+    const shown = make("div", {}, make("div", { className: "frame" }, make("img", { src: photo.url, alt: photo.name })));
+    const remove = () => {
+      this.#setPhotos(this.photos.filter((other) => other !== photo));
+      shown.remove();
+      question.focus();
+    };
+    shown.append(button("Remove", remove, { "@aria-label": `Remove ${photo.name}` }));
+    photosBox.append(shown);
+    this.#setPhotos([...this.photos, photo]);
+  }
+
+  #setPhotos(photos) {
+    this.photos = photos;
+    keep("photos", photos);
   }
 
   /** Starts a new conversation. */
-  begin() {
+  async begin() {
     this.controller?.abort();
-    this.messages = [];
-    saveTalk([]);
-    talk.replaceChildren();
-    form.elements.question.focus();
+    await this.reading;
+    this.talk.shown = [];
+    this.#remember([]);
+    question.focus();
   }
 
-  async ask() {
-    const question = form.elements.question.value.trim();
+  ask() {
     if (this.controller) return;
-    if (!question) {
-      complain("Type a question.");
+    const text = question.value.trim();
+    if (!text) {
+      question.setCustomValidity("Type a question.");
+      question.reportValidity();
+      question.addEventListener("input", () => question.setCustomValidity(""), { once: true });
       return;
     }
-    // What went wrong before is over.
-    for (const old of talk.querySelectorAll("li.wrong")) old.remove();
-    const parts = [...this.photos.map((photo) => ({ type: "image_url", image_url: { url: photo.url } })), { type: "text", text: question }];
-    const asked = { photos: this.photos, question };
-    const turn = { role: "user", content: parts };
-    const shown = this.#show("user", question, this.photos);
-    const [answer, text] = this.#answer();
-    this.#clear();
-    await this.#read([...this.messages, turn], turn, text, answer, shown, asked);
+    this.talk.forgive();
+    const { photos } = this;
+    const content = [...photos.map(({ url }) => ({ type: "image_url", image_url: { url } })), { type: "text", text }];
+    const turn = { text, photos, content, asked: this.talk.question(text, photos), answer: this.talk.answer() };
+    photosBox.replaceChildren();
+    this.#setPhotos([]);
+    question.value = "";
+    this.save();
+    this.#showBeginning();
+    form.scrollIntoView({ block: "nearest" });
+    this.reading = this.#read(turn);
   }
 
-  async #read(messages, turn, text, answer, shown, asked) {
+  async #read(turn) {
     this.controller = new AbortController();
-    this.#busy(true);
+    const { signal } = this.controller;
+    this.#swap(submit, stop);
+    const messages = [...this.messages, { role: "user", content: turn.content }];
     let whole = "";
     try {
-      const body = { messages, stream: true };
-      for await (const event of stream("v1/chat/completions", body, this.controller.signal)) {
+      for await (const event of stream("v1/chat/completions", { messages, stream: true }, signal)) {
         whole += event.choices?.[0]?.delta?.content ?? "";
-        text.textContent = whole.trimStart();
+        this.#tell(turn, whole);
       }
-      say(whole || "No answer.");
     } catch (error) {
-      if (!this.controller.signal.aborted) {
-        this.#fail(error, shown, answer, asked);
+      if (!signal.aborted) {
+        this.#takeBack(turn);
+        this.#complain(error.message);
         return;
       }
-      say("Stopped.");
     } finally {
       this.controller = null;
-      this.#busy(false);
+      this.#swap(stop, submit);
     }
-    // A conversation that was begun anew meanwhile is another one.
-    if (!answer.isConnected) return;
     if (!whole.trim()) {
-      text.textContent = "(no answer)";
+      this.#takeBack(turn);
+      if (!signal.aborted) this.#complain("The model had no answer. Ask in other words.");
       return;
     }
-    this.messages = [...messages, { role: "assistant", content: whole }];
-    saveTalk(this.messages);
-    answer.append(copyButton(whole));
+    this.#tell(turn, whole, true);
+    this.#remember([...messages, { role: "assistant", content: whole }]);
+    say(signal.aborted ? "Stopped." : whole);
+  }
+
+  /** Shows an answer so far. Who looks at its end goes on doing so, until its beginning would go. */
+  #tell({ answer }, text, isWhole = false) {
+    const seesEnd = form.getBoundingClientRect().bottom <= innerHeight + 1;
+    this.talk.tell(answer, text, isWhole);
+    if (seesEnd && answer.getBoundingClientRect().top > 0) form.scrollIntoView({ block: "nearest" });
   }
 
   /** Nothing typed is lost: the question goes back where it was. */
-  #fail(error, shown, answer, asked) {
-    shown.remove();
-    answer.classList.add("wrong");
-    answer.replaceChildren(make("p", { className: "wrong", textContent: error.message }), button("Dismiss", () => answer.remove()));
-    say(error.message);
-    if (!form.elements.question.value) form.elements.question.value = asked.question;
-    this.add(asked.photos.map((photo) => photo.blob));
+  #takeBack({ text, photos, asked, answer }) {
+    asked.remove();
+    answer.remove();
+    question.value = [text, question.value].filter(Boolean).join("\n");
     this.save();
+    for (const photo of photos) this.#attach(photo);
+    this.#showBeginning();
   }
 
-  #busy(busy) {
-    stop.hidden = !busy;
-    form.querySelector("[type=submit]").disabled = busy;
+  /** Tells what went wrong, where it can be seen. */
+  #complain(text) {
+    this.talk.complain(text);
+    form.scrollIntoView({ block: "nearest" });
   }
 
-  #clear() {
-    this.photos = [];
-    photos.replaceChildren();
-    form.elements.question.value = "";
-    this.save();
-  }
-
-  #show(role, text, shown) {
-    const item = make("li", { className: role, "@aria-label": "You" });
-    const row = make("div", { className: "photos" });
-    for (const photo of shown) {
-      const each = make("div", {}, make("div", { className: "frame" }, make("img", { src: photo.url, alt: photo.name })));
-      if (this.reference) each.append(button("Draw from it", () => this.reference(photo.blob)));
-      row.append(each);
-    }
-    if (shown.length) item.append(row);
-    item.append(make("p", { textContent: text }));
-    talk.append(item);
-    return item;
-  }
-
-  #answer() {
-    const text = make("p", { textContent: "…" });
-    const item = make("li", { className: "assistant", "@aria-label": "Answer" }, text);
-    talk.append(item);
-    return [item, text];
+  /** One button gives way to the other, and the focus with it. */
+  #swap(shown, next) {
+    const focused = document.activeElement === shown;
+    shown.hidden = true;
+    next.hidden = false;
+    if (focused) next.focus({ preventScroll: true });
   }
 }
 
-function copyButton(text) {
-  return make("div", { className: "buttons" }, button("Copy", () => navigator.clipboard?.writeText(text.trim())));
-}
-
-/** A sentence at the question's field, until something is typed. */
-function complain(text) {
-  const field = form.elements.question;
-  field.setCustomValidity(text);
-  field.reportValidity();
-  field.addEventListener("input", () => field.setCustomValidity(""), { once: true });
-  say(text);
+function blobOf(url) {
+  const [head, base64] = url.split(",");
+  return new Blob([bytesOf(base64)], { type: head.slice("data:".length).split(";")[0] });
 }

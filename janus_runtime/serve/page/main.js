@@ -1,13 +1,18 @@
-// The page: which half is shown, what the bundle can, and the key that the server may want.
+// The page: which half is shown, what the bundle can, and where photos go that are pasted or dropped.
 
-import { getJson, onKeyWanted } from "./api.js";
+import { getJson } from "./api.js";
 import { AskPanel } from "./ask.js";
 import { DrawPanel } from "./draw.js";
 import { Gallery } from "./gallery.js";
-import { notify } from "./parts.js";
+import { button, notify, short } from "./parts.js";
+import { forgetOld, note, recall } from "./store.js";
+
+const SHOWN = "janus-shown";
+// How long until a server that does not answer is asked again.
+const PAUSE_MS = 3000;
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
-const keyDialog = document.getElementById("key");
+const [drawTab, askTab] = tabs;
 
 function choose(tab, focus = true) {
   for (const other of tabs) {
@@ -17,7 +22,7 @@ function choose(tab, focus = true) {
     document.getElementById(other.getAttribute("aria-controls")).hidden = !chosen;
   }
   if (focus) tab.focus();
-  sessionStorage.setItem("janus-shown", tab.id);
+  note(SHOWN, tab.id);
 }
 
 for (const tab of tabs) {
@@ -25,41 +30,27 @@ for (const tab of tabs) {
   tab.addEventListener("keydown", (event) => {
     if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
     const shown = tabs.filter((other) => !other.hidden);
-    choose(shown[(shown.indexOf(tab) + (event.key === "ArrowRight" ? 1 : shown.length - 1)) % shown.length]);
+    // There are two: the next one is also the one before.
+    choose(shown[(shown.indexOf(tab) + 1) % shown.length]);
   });
 }
 
-let asking = null;
-
-onKeyWanted((refused) => {
-  asking ??= new Promise((resolve) => {
-    document.getElementById("key-refused").hidden = !refused;
-    const field = keyDialog.querySelector("input");
-    field.value = "";
-    keyDialog.returnValue = "";
-    keyDialog.addEventListener(
-      "close",
-      () => {
-        asking = null;
-        resolve(keyDialog.returnValue === "ok" ? field.value.trim() : null);
-      },
-      { once: true },
-    );
-    keyDialog.showModal();
-  });
-  return asking;
-});
-
 /** Until the server says what it has; it may be started later than the page. */
 async function findModel() {
+  let told;
   for (;;) {
     try {
       const [model] = (await getJson("v1/models")).data;
       notify();
       return model;
     } catch (error) {
-      notify(error.message);
-      await new Promise((resolve) => setTimeout(resolve, 3000));
+      if (error.status === 401) {
+        await new Promise((resolve) => notify("This server wants an API key. ", button("Enter it", resolve)));
+        continue;
+      }
+      // Said again, it would be read out again.
+      if (error.message !== told) notify((told = error.message));
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   }
 }
@@ -67,37 +58,64 @@ async function findModel() {
 const model = await findModel();
 document.getElementById("model").textContent = model.id;
 document.title = `${model.id} · janus-rt`;
-const [drawTab, askTab] = tabs;
 const canDraw = model.tasks.includes("generation");
 const canAsk = model.tasks.includes("understanding");
 drawTab.hidden = !canDraw;
 askTab.hidden = !canAsk;
 
+await forgetOld();
+
 let draw = null;
 let ask = null;
 if (canDraw) {
-  const actions = { "Use its settings": (picture) => draw.reuse(picture) };
+  const actions = { "Reuse settings": (picture) => draw.reuse(picture) };
   if (canAsk) {
     actions["Ask about it"] = ({ blob, prompt }) => {
       choose(askTab, false);
-      ask.add([new File([blob], prompt, { type: blob.type })]);
+      ask.add([new File([blob], short(prompt), { type: blob.type })]);
     };
   }
-  if (model.edits) actions["Draw from it"] = ({ blob }) => draw.use(blob);
+  if (model.edits) actions["Draw from it"] = ({ blob }) => draw.use([blob]);
   const gallery = new Gallery(actions);
   draw = new DrawPanel(model, gallery);
-  gallery.load().then(() => draw.resume());
-  const shapes = Number(model.size.split("x")[0]) <= 64;
-  document.querySelector("[name=prompt]").placeholder = shapes ? "a red circle left of a blue square" : "a red fox in the snow";
+  await gallery.load();
+  draw.resume();
 }
 if (canAsk) {
   const reference = (blob) => {
     choose(drawTab, false);
-    draw.use(blob);
+    draw.use([blob]);
   };
   ask = new AskPanel(canDraw && model.edits ? reference : null);
+  await ask.restore();
 }
-const kept = document.getElementById(sessionStorage.getItem("janus-shown"));
+
+/** Takes photos to where they can be used. */
+function take(files) {
+  if (!files.length) return;
+  if (model.edits && !document.getElementById("draw").hidden) draw.use(files);
+  else if (canAsk) {
+    choose(askTab, false);
+    ask.add(files);
+  } else notify("This model draws only; it cannot look at photos.");
+}
+
+function dragging(event) {
+  const isFile = event.dataTransfer.types.includes("Files");
+  // Else the browser would show a dropped file in place of the page.
+  if (isFile) event.preventDefault();
+  document.body.classList.toggle("dropping", isFile && event.type === "dragover");
+}
+
+document.addEventListener("dragover", dragging);
+document.addEventListener("dragleave", dragging);
+document.addEventListener("drop", (event) => {
+  dragging(event);
+  take([...event.dataTransfer.files]);
+});
+document.addEventListener("paste", (event) => take([...(event.clipboardData?.files ?? [])]));
+
+const kept = document.getElementById(recall(SHOWN));
 choose(kept && !kept.hidden ? kept : canDraw ? drawTab : askTab, false);
 // Where there is a keyboard: on a phone it would cover the page.
 if (matchMedia("(pointer: fine)").matches) document.querySelector("[role=tabpanel]:not([hidden]) textarea").focus();

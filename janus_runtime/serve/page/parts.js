@@ -15,12 +15,22 @@ export function button(text, action, more = {}) {
   return make("button", { type: "button", textContent: text, onclick: action, ...more });
 }
 
+/** What somebody wrote, which may run from right to left. */
+export function written(text, more = {}) {
+  return make("p", { textContent: text, dir: "auto", ...more });
+}
+
+/** Enough of a text to name something by. */
+export function short(text) {
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+}
+
 const notice = document.getElementById("notice");
 const status = document.getElementById("status");
 
-/** A sentence for everybody, or none. */
-export function notify(text = "") {
-  notice.textContent = text;
+/** A sentence for everybody, with what can be done about it; or none. */
+export function notify(text = "", ...buttons) {
+  notice.replaceChildren(text, ...buttons);
   notice.hidden = !text;
 }
 
@@ -42,7 +52,19 @@ export function dataUrl(blob) {
   });
 }
 
-/** Pictures among what was chosen, pasted or dropped. */
-export function picturesOf(transfer) {
-  return [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/"));
+/** The files that are pictures; says of the others that they are none. */
+export async function picturesOf(files) {
+  const pictures = [];
+  for (const file of files) {
+    const bitmap = await createImageBitmap(file).catch(() => null);
+    if (!bitmap) {
+      notify(`${file.name || "That file"} is no picture that this browser can read. Choose a PNG, JPEG or WebP.`);
+      continue;
+    }
+    bitmap.close();
+    pictures.push(file);
+  }
+  // What went wrong before is over.
+  if (pictures.length === files.length) notify();
+  return pictures;
 }

@@ -17,7 +17,7 @@ def test_health_and_readiness(scripted, scripted_server):
 
 
 def test_the_page_brings_all_of_it_and_is_small(server):
-    """That it works is shown in a browser: test_page.py."""
+    """That it works is shown in a browser: the folder page."""
     answer = server.get("/")
     assert answer.status == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
