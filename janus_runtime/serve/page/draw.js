@@ -3,6 +3,7 @@
 import { Job, unfinished } from "./job.js";
 import { button, make, picturesOf, say } from "./parts.js";
 import { keep, keepTyped, loadKept } from "./store.js";
+import { Turns } from "./turns.js";
 
 const form = document.getElementById("draw-form");
 const settingsBox = document.getElementById("settings");
@@ -11,12 +12,15 @@ const referenceShown = document.getElementById("reference-shown");
 
 // Random seeds lie below, short enough to be written down.
 const SEEDS = 2 ** 32;
+// A browser opens six connections to a server. Some are left for questions, which would wait for a picture otherwise.
+const AT_ONCE = 4;
 
 export class DrawPanel {
   /** `model`: what the server said of it. */
   constructor(model, gallery) {
     this.model = model;
     this.gallery = gallery;
+    this.turns = new Turns(AT_ONCE);
     this.reference = null;
     this.#offerSettings();
     this.save = keepTyped(form);

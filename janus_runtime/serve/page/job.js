@@ -5,7 +5,7 @@ import { button, bytesOf, make, say, written } from "./parts.js";
 import { note, recall } from "./store.js";
 
 export class Job {
-  /** `wish`: the picture's { prompt, settings, reference, at }. `panel` has the gallery. */
+  /** `wish`: the picture's { prompt, settings, reference, at }. `panel` has the gallery and the turns. */
   constructor(panel, wish) {
     this.panel = panel;
     this.wish = wish;
@@ -33,11 +33,15 @@ export class Job {
     this.line.textContent = "Waiting for its turn…";
     this.#offer(button("Cancel", () => this.cancel()));
     remember(this.wish);
+    await this.panel.turns.take();
     try {
+      if (this.controller.signal.aborted) return;
       for await (const event of stream(...this.#request(), this.controller.signal)) this.#take(event);
       if (this.item.isConnected) throw new Error("The server ended without a picture. Try again.");
     } catch (error) {
       if (!this.controller.signal.aborted) this.fail(error);
+    } finally {
+      this.panel.turns.give();
     }
   }
 

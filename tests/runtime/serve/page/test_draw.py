@@ -47,6 +47,20 @@ class TestPicture:
         drawn(second, 2)
         drawn(first, 4)
 
+    def test_no_more_than_four_are_asked_for_at_once(self, page, visitor, slow):
+        """A browser opens six connections to a server; a question must find one."""
+        slow(0.2)
+        draw(page, "a red circle", n=4, seed=0)
+        page.wait_for_function("() => document.querySelectorAll('#gallery progress[value]').length === 4")
+        page.wait_for_timeout(600)
+        draw(page, "a blue square", n=4, seed=0)
+        page.wait_for_selector("#gallery li:nth-child(8)")
+        assert visitor.num_asked("generations") == 4
+        page.click("#gallery li:nth-child(4) >> text=Cancel")
+        slow(0)
+        drawn(page, 7)
+        assert visitor.num_asked("generations") == 7
+
     def test_one_of_four_is_cancelled(self, page, slow, model):
         draw(page, "a red circle", n=4, seed=0)
         page.wait_for_function("() => document.querySelectorAll('#gallery progress[value]').length === 4")
