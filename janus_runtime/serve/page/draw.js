@@ -1,5 +1,6 @@
 // Drawing: what is wished for, and a job for each picture.
 
+import { Failures } from "./failures.js";
 import { Job, unfinished } from "./job.js";
 import { button, make, picturesOf, say } from "./parts.js";
 import { keep, keepTyped, loadKept } from "./store.js";
@@ -20,6 +21,7 @@ export class DrawPanel {
   constructor(model, gallery) {
     this.model = model;
     this.gallery = gallery;
+    this.failures = new Failures(document.getElementById("failed"));
     this.turns = new Turns(AT_ONCE);
     this.reference = null;
     this.#offerSettings();

@@ -5,7 +5,7 @@ import { button, bytesOf, make, say, written } from "./parts.js";
 import { note, recall } from "./store.js";
 
 export class Job {
-  /** `wish`: the picture's { prompt, settings, reference, at }. `panel` has the gallery and the turns. */
+  /** `wish`: the picture's { prompt, settings, reference, at }. `panel` has the gallery, the failures and the turns. */
   constructor(panel, wish) {
     this.panel = panel;
     this.wish = wish;
@@ -91,15 +91,24 @@ export class Job {
     say(left ? `A picture is done, ${left} to go.` : "All pictures are done.");
   }
 
+  /** The panel's failures then tell what went wrong. */
   fail(error) {
     this.bar.hidden = true;
     this.#offer(
-      button("Try again", () => this.run()),
+      button("Try again", () => this.again()),
       button("Remove", () => this.close()),
     );
+    this.panel.failures.add(this, error);
+  }
+
+  tell(text) {
     this.line.className = "wrong";
-    this.line.textContent = error.message;
-    say(error.message);
+    this.line.textContent = text;
+  }
+
+  again() {
+    this.panel.failures.remove(this);
+    this.run();
   }
 
   cancel() {
@@ -109,6 +118,7 @@ export class Job {
   }
 
   close() {
+    this.panel.failures.remove(this);
     forget(this.wish);
     URL.revokeObjectURL(this.image.src);
     this.panel.gallery.remove(this.item);

@@ -22,17 +22,19 @@ class TestGone:
             draw(page, "a red circle", n=2, seed=0)
             slow(0.5)
             page.wait_for_selector("#gallery progress[value]")
-        page.wait_for_selector(".job:nth-child(2) .wrong")
-        said = page.inner_text(".job .wrong")
-        assert said.startswith("The server") and said.endswith("then try again.")
+        page.wait_for_selector("#failed p")
+        said = page.inner_text("#failed p")
+        assert said.startswith("2 pictures were not drawn. The server") and said.endswith("then try again.")
+        assert page.locator("#failed p").count() == 1 and page.locator(".job .wrong").all_inner_texts() == ["Not drawn."] * 2
         draw(page, "a blue square", seed=1)
         page.wait_for_selector(".job:nth-child(1) .wrong")
         assert page.inner_text(".job:nth-child(1) .wrong") == GONE and page.input_value("[name=prompt]") == "a blue square"
         slow(0)
         with serving(model, port=port, max_queue=64):
-            for _ in range(3):
-                page.click(".job:has(.wrong) >> text=Try again")
+            page.click("text=Try all again")
+            page.click(".job:nth-child(1) >> text=Try again")
             drawn(page, 3)
+            assert page.locator("#failed p").count() == 0
             page.context.close()
 
     def test_while_answering_and_back_again(self, visit, model, slow):
@@ -72,6 +74,28 @@ class TestRefused:
         draw(page, "a red circle")
         page.wait_for_selector(".job .wrong")
         assert page.inner_text(".job .wrong") == "The server is busy. Try again in 7 s."
+
+    def test_several_are_told_of_once_and_tried_again_together(self, page):
+        waits = iter("5678")
+        error = {"error": {"message": "full", "code": "busy"}}
+        page.route("**/v1/images/generations", lambda route: route.fulfill(status=429, headers={"retry-after": next(waits)}, json=error))
+        draw(page, "a red circle", n=4, seed=0)
+        page.wait_for_selector("#failed p:text('4 pictures were not drawn. The server is busy.')")
+        assert page.locator("#failed p").count() == 1
+        page.click("#gallery li:first-child >> text=Remove")
+        page.wait_for_selector("#failed p:text('3 pictures were not drawn.')")
+        page.unroute("**/v1/images/generations")
+        page.wait_for_timeout(500)
+        page.click("text=Try all again")
+        drawn(page, 3)
+        assert page.locator("#failed p").count() == 0
+
+    def test_several_are_removed_together(self, page):
+        refuse(page, 503, "stopping")
+        draw(page, "a red circle", n=3)
+        page.wait_for_selector("#failed p:text('3 pictures were not drawn. The server is stopping. Start it again, then try again.')")
+        page.click("text=Remove all")
+        assert page.locator("#gallery li").count() == 0 and page.input_value("[name=prompt]") == "a red circle"
 
     @pytest.mark.parametrize(
         ("status", "code", "message", "said"),
