@@ -14,7 +14,8 @@ const submit = form.querySelector("[type=submit]");
 
 export class AskPanel {
   /** `reference(blob)`: takes a photo into drawing, or null where the model cannot. */
-  constructor(reference) {
+  constructor(reference, undo) {
+    this.undo = undo;
     this.talk = new Talk(reference);
     this.messages = [];
     this.photos = [];
@@ -86,13 +87,21 @@ export class AskPanel {
     keep("photos", photos);
   }
 
-  /** Starts a new conversation. */
+  /** Starts a new conversation; the old one can be had back. */
   async begin() {
     this.controller?.abort();
     await this.reading;
+    const { messages } = this;
+    const { shown } = this.talk;
+    question.focus();
+    if (!shown.length) return;
     this.talk.shown = [];
     this.#remember([]);
-    question.focus();
+    this.undo.offer("The conversation is cleared.", () => {
+      this.talk.shown = shown;
+      this.#remember(messages);
+      question.focus();
+    });
   }
 
   ask() {
@@ -104,6 +113,7 @@ export class AskPanel {
       question.addEventListener("input", () => question.setCustomValidity(""), { once: true });
       return;
     }
+    this.undo.withdraw();
     this.talk.forgive();
     const { photos } = this;
     const content = [...photos.map(({ url }) => ({ type: "image_url", image_url: { url } })), { type: "text", text }];

@@ -18,9 +18,10 @@ const AT_ONCE = 4;
 
 export class DrawPanel {
   /** `model`: what the server said of it. */
-  constructor(model, gallery) {
+  constructor(model, gallery, undo) {
     this.model = model;
     this.gallery = gallery;
+    this.undo = undo;
     this.failures = new Failures(document.getElementById("failed"));
     this.turns = new Turns(AT_ONCE);
     this.reference = null;
@@ -87,9 +88,22 @@ export class DrawPanel {
 
   /** Puts the settings of a picture into the form. */
   reuse({ prompt, settings, reference }) {
-    this.#set({ prompt, ...settings });
+    this.#replace({ prompt, ...settings });
     if (this.model.edits) this.#refer(reference ?? null);
     form.elements.prompt.focus();
+  }
+
+  /** Puts values into the form. What was typed there can be had back. */
+  #replace(values) {
+    const { prompt } = form.elements;
+    const typed = prompt.value;
+    const before = Object.fromEntries(Object.keys(values).map((name) => [name, form.elements[name].value]));
+    this.#set(values);
+    if (!typed.trim() || typed === prompt.value) return;
+    this.undo.offer("What you typed was replaced.", () => {
+      this.#set(before);
+      prompt.focus();
+    });
   }
 
   #set(values) {
@@ -106,6 +120,8 @@ export class DrawPanel {
       return;
     }
     this.started = performance.now();
+    this.undo.withdraw();
+    this.gallery.undo.withdraw();
     const first = seed.value === "" ? Math.floor(Math.random() * SEEDS) : Number(seed.value);
     const settings = { size: size.value };
     if (guidance_scale.value !== "") settings.guidance_scale = Number(guidance_scale.value);

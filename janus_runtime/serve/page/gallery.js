@@ -9,8 +9,9 @@ const large = document.getElementById("large");
 
 export class Gallery {
   /** `actions`: name and function of what can be done with a picture. */
-  constructor(actions) {
+  constructor(actions, undo) {
     this.actions = actions;
+    this.undo = undo;
     large.addEventListener("click", (event) => event.target === large && large.close());
   }
 
@@ -67,11 +68,21 @@ export class Gallery {
     );
     const remove = button("Delete", () => {
       URL.revokeObjectURL(url);
-      deletePicture(picture.id);
-      this.remove(item);
+      this.#delete(picture, item);
     });
     item.append(make("div", { className: "buttons" }, ...this.#buttons(picture, url), remove));
     return item;
+  }
+
+  #delete(picture, item) {
+    deletePicture(picture.id);
+    this.remove(item);
+    this.undo.offer("The picture is deleted.", () => {
+      savePicture(picture);
+      const card = this.#card(picture);
+      this.put(card, picture.at);
+      card.querySelector("button").focus();
+    });
   }
 
   #buttons(picture, url) {

@@ -6,6 +6,7 @@ import { DrawPanel } from "./draw.js";
 import { Gallery } from "./gallery.js";
 import { button, notify, short } from "./parts.js";
 import { forgetOld, note, recall } from "./store.js";
+import { Undo } from "./undo.js";
 
 const SHOWN = "janus-shown";
 // How long until a server that does not answer is asked again.
@@ -76,8 +77,8 @@ if (canDraw) {
     };
   }
   if (model.edits) actions["Draw from it"] = ({ blob }) => draw.use([blob]);
-  const gallery = new Gallery(actions);
-  draw = new DrawPanel(model, gallery);
+  const gallery = new Gallery(actions, new Undo(document.getElementById("gallery-head")));
+  draw = new DrawPanel(model, gallery, new Undo(document.getElementById("typed")));
   await gallery.load();
   draw.resume();
 }
@@ -86,7 +87,7 @@ if (canAsk) {
     choose(drawTab, false);
     draw.use([blob]);
   };
-  ask = new AskPanel(canDraw && model.edits ? reference : null);
+  ask = new AskPanel(canDraw && model.edits ? reference : null, new Undo(document.getElementById("ask")));
   await ask.restore();
 }
 

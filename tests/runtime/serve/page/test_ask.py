@@ -159,6 +159,32 @@ class TestAnswers:
 
 
 class TestConversation:
+    def test_begun_anew_and_had_back(self, page, circle):
+        choose_photo(page, circle)
+        ask(page, "What colour is the circle?")
+        answers(page, 1)
+        page.click("text=New conversation")
+        page.wait_for_selector("#talk li", state="detached")
+        page.click("#ask .undo >> text=Undo")
+        assert answers(page, 1) == ["red"]
+        ask(page, "What shape is it?")
+        assert "circle" in answers(page, 2)[1]
+        page.click("text=New conversation")
+        page.wait_for_selector("#talk li", state="detached")
+        ask(page, "What is this?")
+        assert not page.is_visible("#ask .undo")
+        answers(page, 1)
+
+    def test_begun_anew_while_it_answers(self, page, slow, circle):
+        slow(0.5)
+        choose_photo(page, circle)
+        ask(page, "Describe the picture.")
+        page.wait_for_function("() => (document.querySelector('#talk .assistant > p')?.textContent ?? '…') !== '…'")
+        page.click("text=New conversation")
+        page.wait_for_selector("#talk li", state="detached")
+        page.click("#ask .undo >> text=Undo")
+        assert len(answers(page, 1)) == 1 and page.locator("#talk .user img").count() == 1
+
     def test_what_the_server_refuses_is_typed_still(self, page, tmp_path):
         RED.save(tmp_path / "red.png")
         choose_photo(page, tmp_path / "red.png")

@@ -192,6 +192,25 @@ class TestGallery:
             assert saved.text["prompt"] == "a red circle" and saved.text["seed"] == "4" and saved.text["cfg_weight"] == "3.0"
         assert download.value.suggested_filename == "a-red-circle-seed4.png"
 
+    def test_deleted_pictures_can_be_had_back(self, page):
+        draw(page, "a red circle", n=3, seed=0)
+        before = drawn(page, 3)
+        for _ in range(2):
+            page.click("#gallery li:nth-child(2) >> text=Delete")
+            page.wait_for_timeout(500)
+        assert np.array_equal(drawn(page, 1), before[:1])
+        for _ in range(2):
+            page.click("#gallery-head .undo >> text=Undo")
+        assert np.array_equal(drawn(page, 3), before) and not page.is_visible("#gallery-head .undo")
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        assert np.array_equal(drawn(page, 3), before)
+        page.click("#gallery li:nth-child(1) >> text=Delete")
+        page.wait_for_timeout(500)
+        draw(page, "a blue square", seed=0)
+        assert not page.is_visible("#gallery-head .undo")
+        drawn(page, 3)
+
 
 class TestReference:
     """Drawing from a picture, where the server offers it."""
