@@ -1,6 +1,7 @@
 // Asking: a conversation whose every turn sends all of it again.
 
 import { stream } from "./api.js";
+import { examplesOf, offer } from "./examples.js";
 import { button, bytesOf, dataUrl, make, picturesOf, say, short } from "./parts.js";
 import { keep, keepTyped, loadKept } from "./store.js";
 import { Talk } from "./talk.js";
@@ -8,19 +9,21 @@ import { Talk } from "./talk.js";
 const form = document.getElementById("ask-form");
 const { question } = form.elements;
 const photosBox = document.getElementById("photos");
+const beginning = document.getElementById("ask-begin");
 const anew = document.getElementById("anew");
 const stop = document.getElementById("stop");
 const submit = form.querySelector("[type=submit]");
 
 export class AskPanel {
-  /** `reference(blob)`: takes a photo into drawing, or null where the model cannot. */
-  constructor(reference, undo) {
+  /** `model`: what the server said of it. `reference(blob)`: takes a photo into drawing, or null where the model cannot. */
+  constructor(model, reference, undo) {
     this.undo = undo;
     this.talk = new Talk(reference);
     this.messages = [];
     this.photos = [];
     this.controller = null;
     this.reading = null;
+    this.#offerExamples(model);
     this.save = keepTyped(form);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -37,6 +40,23 @@ export class AskPanel {
     });
     anew.addEventListener("click", () => this.begin());
     stop.addEventListener("click", () => this.controller.abort());
+  }
+
+  #offerExamples(model) {
+    const { sees, questions } = examplesOf(model);
+    document.getElementById("sees").textContent = sees;
+    question.placeholder = questions[0];
+    offer(document.getElementById("questions"), questions, (text) => {
+      const typed = question.value;
+      this.#type(text);
+      if (typed.trim() && !questions.includes(typed)) this.undo.offer("What you typed was replaced.", () => this.#type(typed));
+    });
+  }
+
+  #type(text) {
+    question.value = text;
+    this.save();
+    question.focus();
   }
 
   /** Brings back the conversation and the photos that were there before the page was loaded again. */
@@ -60,8 +80,10 @@ export class AskPanel {
     this.#showBeginning();
   }
 
+  /** What helps to begin, while nothing is asked. */
   #showBeginning() {
-    anew.hidden = !this.talk.shown.length;
+    beginning.hidden = this.talk.shown.length > 0;
+    anew.hidden = !beginning.hidden;
   }
 
   /** Photos for the next question, of what was chosen, pasted or dropped. */

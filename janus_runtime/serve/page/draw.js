@@ -1,5 +1,6 @@
 // Drawing: what is wished for, and a job for each picture.
 
+import { examplesOf, offer } from "./examples.js";
 import { Failures } from "./failures.js";
 import { Job, unfinished } from "./job.js";
 import { button, make, picturesOf, say } from "./parts.js";
@@ -26,6 +27,7 @@ export class DrawPanel {
     this.turns = new Turns(AT_ONCE);
     this.reference = null;
     this.#offerSettings();
+    this.#offerExamples();
     this.save = keepTyped(form);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -60,9 +62,19 @@ export class DrawPanel {
     steps.value = defaults.steps ?? "";
     for (const each of document.querySelectorAll(".of-ids")) each.hidden = isFlow;
     for (const each of document.querySelectorAll(".of-flow")) each.hidden = !isFlow;
+    for (const each of document.querySelectorAll("[data-usual]")) each.textContent = defaults[each.dataset.usual] ?? "";
+    document.getElementById("native-size").textContent = `${native} × ${native}`;
     referenceBox.hidden = !this.model.edits;
     // On a phone they would take all of it; who wants them opens them.
     settingsBox.open = matchMedia("(min-width: 32rem)").matches;
+  }
+
+  #offerExamples() {
+    const { knows, prompts } = examplesOf(this.model);
+    this.examples = prompts;
+    document.getElementById("knows").textContent = knows;
+    form.elements.prompt.placeholder = prompts[0];
+    offer(document.getElementById("prompts"), prompts, (prompt) => this.#replace({ prompt }));
   }
 
   /** Draws from the first of these files, if one is a picture. */
@@ -99,7 +111,7 @@ export class DrawPanel {
     const typed = prompt.value;
     const before = Object.fromEntries(Object.keys(values).map((name) => [name, form.elements[name].value]));
     this.#set(values);
-    if (!typed.trim() || typed === prompt.value) return;
+    if (!typed.trim() || typed === prompt.value || this.examples.includes(typed)) return;
     this.undo.offer("What you typed was replaced.", () => {
       this.#set(before);
       prompt.focus();

@@ -87,7 +87,7 @@ if (canAsk) {
     choose(drawTab, false);
     draw.use([blob]);
   };
-  ask = new AskPanel(canDraw && model.edits ? reference : null, new Undo(document.getElementById("ask")));
+  ask = new AskPanel(model, canDraw && model.edits ? reference : null, new Undo(document.getElementById("ask")));
   await ask.restore();
 }
 

@@ -165,8 +165,9 @@ class TestConversation:
         answers(page, 1)
         page.click("text=New conversation")
         page.wait_for_selector("#talk li", state="detached")
+        assert page.is_visible("#questions")
         page.click("#ask .undo >> text=Undo")
-        assert answers(page, 1) == ["red"]
+        assert answers(page, 1) == ["red"] and not page.is_visible("#questions")
         ask(page, "What shape is it?")
         assert "circle" in answers(page, 2)[1]
         page.click("text=New conversation")
@@ -184,6 +185,20 @@ class TestConversation:
         page.wait_for_selector("#talk li", state="detached")
         page.click("#ask .undo >> text=Undo")
         assert len(answers(page, 1)) == 1 and page.locator("#talk .user img").count() == 1
+
+    def test_an_example_can_be_asked(self, page, circle):
+        choose_photo(page, circle)
+        page.click("#questions >> text=What colour is the circle?")
+        page.keyboard.press("Enter")
+        assert answers(page, 1) == ["red"]
+        assert not page.is_visible("#questions")
+
+    def test_what_was_typed_before_an_example_can_be_had_back(self, page):
+        page.fill("[name=question]", "my own words")
+        page.click("#questions >> text=Describe the picture.")
+        page.click("#questions >> text=What colour is the circle?")
+        page.click("#ask .undo >> text=Undo")
+        assert page.input_value("[name=question]") == "my own words" and not page.is_visible("#ask .undo")
 
     def test_what_the_server_refuses_is_typed_still(self, page, tmp_path):
         RED.save(tmp_path / "red.png")

@@ -7,7 +7,7 @@ from PIL import Image
 import janus_runtime
 from janus_runtime.cli import main
 from tests.runtime.serve.conftest import serving
-from tests.runtime.serve.page.visitor import RED, choose_photo, draw, drawn, pixels_of, png, same, to_ask, transfer
+from tests.runtime.serve.page.visitor import RED, choose_photo, draw, drawn, list_model, pixels_of, png, same, to_ask, transfer
 
 
 def words(page, selector="#gallery li"):
@@ -122,11 +122,19 @@ class TestSettings:
             page = visit(server).open()
             assert page.is_visible("[name=steps]") and not page.is_visible("[name=temperature]")
             assert page.input_value("[name=steps]") == "30" and page.input_value("[name=guidance_scale]") == "2"
+            assert "Usual: 30" in page.text_content("#about-steps")
             draw(page, "a red circle", seed=1, steps=3)
             found = drawn(page, 1)
             assert same(found, flow.generate("a red circle", seed=1, steps=3))
             assert "guidance 2 · 3 steps" in words(page)
             page.context.close()
+
+    def test_each_is_explained(self, page):
+        page.click("text=What they mean")
+        for name, word in (("size", "64 × 64"), ("guidance_scale", "Usual: 5"), ("temperature", "Usual: 1"), ("seed", "same picture")):
+            described = page.get_attribute(f"[name={name}]", "aria-describedby")
+            assert word in page.inner_text(f"#{described}")
+        assert not page.is_visible("#about-steps")
 
     def test_a_phone_shows_them_when_asked(self, visit):
         page = visit(viewport={"width": 360, "height": 740}).open()
@@ -145,6 +153,28 @@ class TestSettings:
 
 
 class TestPrompt:
+    def test_an_example_draws_what_it_says(self, page):
+        assert "circles, squares, triangles and crosses" in page.inner_text("#knows")
+        page.select_option("[name=n]", "1")
+        page.click("#prompts >> text=a red circle")
+        page.click("#draw-form .main")
+        assert is_red_circle(drawn(page, 1)[0])
+
+    def test_other_models_have_other_examples(self, visitor):
+        page = visitor.open()
+        list_model(page, size="384x384")
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        assert page.inner_text("#knows") == "" and page.is_visible("#prompts >> text=a red fox in the snow")
+
+    def test_what_was_typed_before_an_example_can_be_had_back(self, page):
+        page.fill("[name=prompt]", "my own words")
+        page.click("#prompts >> text=three yellow crosses")
+        page.click("#prompts >> text=a red circle")
+        assert page.input_value("[name=prompt]") == "a red circle"
+        page.click("#typed >> text=Undo")
+        assert page.input_value("[name=prompt]") == "my own words" and not page.is_visible("#typed .undo")
+
     def test_an_empty_one_is_not_sent(self, page, visitor):
         page.click("#draw-form .main")
         assert page.evaluate("document.querySelector('[name=prompt]').validationMessage") == "Say what to draw."
