@@ -1,5 +1,6 @@
 """The bundle that ships: it is the tracked checkpoint's, it travels with the wheel, and what it draws and says is right."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -146,6 +147,8 @@ main(["generate", "a red circle", "-n", "1", "--out", "out"])
     assert result.returncode == 0 and "janus-nano" in result.stderr, result.stderr
     (path,) = (tmp_path / "out").glob("*.png")
     assert look(np.asarray(Image.open(path))).things[0].colour == "red"
+    # The server's modules need its extra, whose packages the oldest environments lack.
+    without = () if importlib.util.find_spec("fastapi") else ("janus_runtime.serve.",)
     code = f"""
 import importlib, pkgutil, sys
 sys.modules["torch"] = None
@@ -153,6 +156,8 @@ import janus_runtime
 from janus_runtime.cli import main
 missing = []
 for module in pkgutil.walk_packages(janus_runtime.__path__, "janus_runtime."):
+    if module.name.startswith({without!r}):
+        continue
     try:
         importlib.import_module(module.name) if not module.name.endswith("__main__") else None
     except janus_runtime.BackendError:  # an extra that is not installed
@@ -166,7 +171,8 @@ main(["describe", {str(path)!r}, "--ask", "What colour is the circle?", "--quiet
     assert done.returncode == 0, done.stderr
     count, answer = done.stdout.splitlines()
     # Rooms are listed by hand in pyproject.toml: a new one must not be left out.
-    assert int(count) >= len(list((ROOT / "janus_runtime").rglob("*.py"))) - 2 and answer.strip() == "red"
+    files = [path for path in (ROOT / "janus_runtime").rglob("*.py") if not (without and "serve" in path.parts)]
+    assert int(count) >= len(files) - 2 and answer.strip() == "red"
 
 
 def test_it_is_the_default(run, tmp_path, monkeypatch):
