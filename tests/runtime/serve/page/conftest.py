@@ -15,7 +15,8 @@ SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-fi
             "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+# Playwright's loop runs in this thread as long as its browser is open; the tests beside this folder run loops of their own.
+@pytest.fixture(scope="package")
 def browser():
     if BROWSER is None:
         pytest.skip("no browser here; apt install chromium, or name one in JANUS_BROWSER")
@@ -26,7 +27,7 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def own(model):
     """A server whose queue holds what these tests ask at once."""
     with serving(model, max_queue=64) as client:

@@ -51,9 +51,8 @@ class TestGone:
             page.context.close()
 
     def test_when_the_page_comes_first(self, visitor):
-        page = visitor.context.new_page()
-        page.route("**/v1/models", lambda route: route.abort())
-        page.goto(visitor.server.url)
+        visitor.context.route("**/v1/models", lambda route: route.abort())
+        page = visitor.open(ready=False)
         page.wait_for_selector("#notice:visible")
         assert page.inner_text("#notice") == GONE
         page.evaluate("""() => {
@@ -63,7 +62,7 @@ class TestGone:
         page.wait_for_event("requestfailed")
         page.wait_for_timeout(100)
         assert page.evaluate("window.told") == 0, "said again, it is read out again"
-        page.unroute("**/v1/models")
+        visitor.context.unroute("**/v1/models")
         page.wait_for_selector("body[data-ready]")
         assert not page.is_visible("#notice")
 
