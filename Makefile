@@ -66,13 +66,9 @@ test-full: test-oldest test-cpp-full ## every test, slow proofs and 2000 example
 test-oldest: $(STAMP) $(BUNDLES)/.exported ## the runtime on the oldest versions allowed (Python 3.10 and 3.11) and the newest (3.13) [MISSING=skip: go on without a Python]
 	$(BIN)/python -m tests.oldest $(BUNDLES) $(if $(filter skip,$(MISSING)),--skip-missing)
 
-define BUILD_CPP
-cmake -G Ninja -S cpp -B $(CPP) $(1)
-cmake --build $(CPP)
-endef
-
 test-cpp: $(STAMP) $(BUNDLES)/.exported ## the C++ library, beside the Python runtime (docs/embed.md says what it needs; doctest-dev for its tests)
-	$(call BUILD_CPP)
+	cmake -G Ninja -S cpp -B $(CPP)
+	cmake --build $(CPP)
 	ctest --test-dir $(CPP) --output-on-failure
 	JANUS_CPP_BUILD=$(CPP) JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" tests/cpp
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 
@@ -137,6 +138,13 @@ class Said:
     text_ids: list[int]
     stop: str
     timings: dict[str, float]
+
+
+def find_onnxruntime() -> Path:
+    """The wheel's library."""
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    (found,) = folder.glob("libonnxruntime.so.*")
+    return found
 
 
 class Library:

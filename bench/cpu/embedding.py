@@ -4,26 +4,23 @@
     python -m bench.cpu.embedding BUNDLE --image PHOTO --library build/cpp/libjanus.so --out bench/results/embedding.json
 
 Both in one process, in turn: a picture's prompts, steps and pixels, and a question's photo, prompt and words. Then each runtime's
-command in a process of its own, in turn: seconds from start to end of one picture, and the most resident memory. Medians.
+command in a process of its own, in turn: seconds from start to end of one picture, and its peak memory. Medians.
 """
 
 import os
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
-import onnxruntime
 from PIL import Image
 
+from bench.cpu.commands import measure, median_run
 from bench.machine import where, write_report
 from janus_runtime.console.errors import report_errors
 from janus_runtime.janus import Janus, load
-from testing.c_library import Library, Model, c_image
+from testing.c_library import Library, Model, c_image, find_onnxruntime
 
 _PROMPT = "a red fox in the snow, looking at the camera"
 _QUESTION = "What is this?"
@@ -44,30 +41,30 @@ def draw_by_python(janus: Janus, seed: int) -> dict[str, float]:
 
 def ask_by_cpp(model: Model, pixels: np.ndarray) -> dict[str, float]:
     said = model.describe([c_image(pixels)], _QUESTION, max_tokens=_WORDS)
-    return {"encode": said.timings["encode"], "question": said.timings["prefill"], "word": said.timings["steps"] / (len(said.text_ids) - 1)}
+    return answer_times(said.timings, len(said.text_ids))
 
 
 def ask_by_python(janus: Janus, pixels: np.ndarray) -> dict[str, float]:
     answer = janus.describe(Image.fromarray(pixels), _QUESTION, max_tokens=_WORDS)
     for _ in answer:
         pass
-    return {
-        "encode": answer.timings["encode"],
-        "question": answer.timings["prefill"],
-        "word": answer.timings["steps"] / (len(answer.text_ids) - 1),
-    }
+    return answer_times(answer.timings, len(answer.text_ids))
 
 
-def run_command(words: list[str], environment: dict[str, str]) -> dict[str, float]:
-    """Seconds and MB of a process."""
-    start = time.perf_counter()
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(said)
-    return {"seconds": time.perf_counter() - start, "resident_mb": usage.ru_maxrss / 1024}
+def answer_times(timings: dict[str, float], num_words: int) -> dict[str, float]:
+    return {"encode": timings["encode"], "question": timings["prefill"], "word": timings["steps"] / max(num_words - 1, 1)}
+
+
+def time_commands(bundle: Path, library: Path, rounds: int) -> dict[str, dict]:
+    """One picture by each runtime's command, in turn."""
+    programs = {"cpp": str((library.parent / "janus-rt-cpp").resolve()), "python": "janus-rt"}
+    runs: dict[str, list[dict]] = {name: [] for name in programs}
+    with TemporaryDirectory() as folder:
+        words = ["generate", _PROMPT, "-n", "1", "--quiet", "--json", "--bundle", str(bundle), "--out", folder]
+        for _ in range(rounds):
+            for name, program in programs.items():
+                runs[name].append(measure(program, *words))
+    return {name: median_run(each) for name, each in runs.items()}
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
@@ -83,7 +80,10 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
 def main(bundle: Path, image: Path, library: Path, rounds: int, out: Path) -> None:
     """Measure the C++ library beside the Python runtime."""
     with report_errors(debug=True):
-        (runtime,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+        runtime = find_onnxruntime()
+        os.environ["JANUS_ONNXRUNTIME"] = str(runtime)
+        # First: a process counts the largest memory of the one that it was forked from as its own.
+        commands = time_commands(bundle, library, rounds)
         found: dict[str, list[dict[str, float]]] = {"cpp": [], "python": []}
         photo = np.asarray(Image.open(image).convert("RGB"))
         with Model(Library(library), bundle, runtime) as model, load(bundle, "cpu") as janus:
@@ -93,21 +93,13 @@ def main(bundle: Path, image: Path, library: Path, rounds: int, out: Path) -> No
                 found["cpp"].append({**draw_by_cpp(model, number), **ask_by_cpp(model, pixels)})
                 found["python"].append({**draw_by_python(janus, number), **ask_by_python(janus, pixels)})
         stages = {name: medians(each) for name, each in found.items()}
-        commands: dict[str, list[dict[str, float]]] = {"cpp": [], "python": []}
-        environment = {**os.environ, "JANUS_ONNXRUNTIME": str(runtime)}
-        with TemporaryDirectory() as folder:
-            words = ["generate", _PROMPT, "-n", "1", "--quiet", "--bundle", str(bundle), "--out", folder]
-            programs = {"cpp": [str(library.parent / "janus-rt-cpp")], "python": [sys.executable, "-m", "janus_runtime.cli"]}
-            for _ in range(rounds):
-                for name, program in programs.items():
-                    commands[name].append(run_command([*program, *words], environment))
         report = {
             "question": "is the C++ library as fast as the Python runtime, and what does it take",
             "bundle": bundle.name,
             **where(),
             "stages_ms": stages,
             "cpp_beside_python": {name: stages["cpp"][name] / stages["python"][name] for name in stages["cpp"]},
-            "commands": {name: medians(each) for name, each in commands.items()},
+            "commands": commands,
         }
         write_report(out, report)
 

@@ -20,6 +20,13 @@ void note(const std::string &text);
 void print_result(const Arguments &arguments, Json values);
 // Is set by Ctrl-C.
 const janus::CancelToken &interrupted();
+// Seed, top-k and top-p into a Drawing or a Question, and what Ctrl-C does to it.
+template <typename Asked> void read_sampling(const Arguments &arguments, Asked &asked) {
+    asked.seed = arguments.whole("--seed", 0, UINT64_MAX).value_or(0);
+    asked.top_k = arguments.whole("--top-k", 0, UINT64_MAX).value_or(0);
+    asked.top_p = arguments.number("--top-p", 0, 1).value_or(1);
+    asked.cancel = &interrupted();
+}
 std::string format(const char *pattern, double number);
 
 int generate(const std::vector<std::string> &words);

@@ -33,10 +33,7 @@ int describe(const std::vector<std::string> &words) {
     question.text = arguments.text("--ask").value_or("Describe this image.");
     question.max_tokens = static_cast<int>(arguments.whole("--max-tokens", 1, INT32_MAX).value_or(512));
     question.temperature = arguments.number("--temperature", 0, 1e308).value_or(0);
-    question.top_k = arguments.whole("--top-k", 0, UINT64_MAX).value_or(0);
-    question.top_p = arguments.number("--top-p", 0, 1).value_or(1);
-    question.seed = arguments.whole("--seed", 0, UINT64_MAX).value_or(0);
-    question.cancel = &interrupted();
+    read_sampling(arguments, question);
     janus::Model model = open_model(arguments);
     std::vector<janus::Image> images;
     for (const std::string &path : arguments.rest()) images.push_back(janus::Image::read(path, arguments.has("--no-exif-orientation")));

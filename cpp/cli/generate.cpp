@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "command.h"
+#include "drawing.h"
 #include "picture_folder.h"
 #include "python_repr.h"
 
@@ -36,15 +37,12 @@ janus::Drawing read_drawing(const Arguments &arguments) {
     janus::Drawing drawing;
     drawing.prompts = arguments.rest();
     drawing.n = arguments.whole("--n", 1, 1 << 20).value_or(4);
-    drawing.seed = arguments.whole("--seed", 0, UINT64_MAX).value_or(0);
     drawing.batch_size = arguments.whole("--batch-size", 1, 1 << 20).value_or(8);
     drawing.cfg_weight = arguments.number("--cfg-weight", -1000, 1000);
     drawing.temperature = arguments.number("--temperature", 0, 1e308);
     drawing.image_weight = arguments.number("--image-weight", 0, 1000);
-    drawing.top_k = arguments.whole("--top-k", 0, UINT64_MAX).value_or(0);
-    drawing.top_p = arguments.number("--top-p", 0, 1).value_or(1);
     if (const auto steps = arguments.whole("--steps", 1, 10'000)) drawing.steps = static_cast<int>(*steps);
-    drawing.cancel = &interrupted();
+    read_sampling(arguments, drawing);
     return drawing;
 }
 
@@ -58,7 +56,8 @@ Texts describe_settings(const janus::Drawing &drawing, const janus::Info &info) 
         texts.emplace_back("top_k", std::to_string(drawing.top_k));
         texts.emplace_back("top_p", janus::python_repr(drawing.top_p));
     }
-    if (drawing.image && !info.steps) texts.emplace_back("image_weight", janus::python_repr(drawing.image_weight.value_or(5)));
+    if (drawing.image && !info.steps)
+        texts.emplace_back("image_weight", janus::python_repr(drawing.image_weight.value_or(janus::IMAGE_WEIGHT)));
     texts.insert(texts.end(), {{"software", std::string("janus-rt-cpp ") + janus_version()},
                                {"model", info.name},
                                {"precision", info.precision},

@@ -31,13 +31,6 @@ std::string three_digits(int number) {
     return std::string(text.size() < 3 ? 3 - text.size() : 0, '0') + text;
 }
 
-// The last character of this many bytes may be cut: it goes whole.
-std::string whole_characters(std::string text, size_t length) {
-    if (text.size() <= length) return text;
-    while (length && (text[length] & 0xC0) == 0x80) --length;
-    return text.substr(0, length);
-}
-
 } // namespace
 
 PictureFolder::PictureFolder(const std::string &folder) : folder_(folder) {
@@ -66,24 +59,18 @@ std::string make_slug(const std::string &text, size_t length) {
                                                                                       freelocale);
     std::string slug;
     const std::string whole = janus::replace_invalid(text);
-    for (size_t i = 0; i < whole.size();) {
-        size_t end = i + 1;
-        while (end < whole.size() && (whole[end] & 0xC0) == 0x80) ++end;
-        uint32_t code = static_cast<unsigned char>(whole[i]);
-        if (end - i > 1) {
-            code &= 0x7FU >> (end - i);
-            for (size_t k = i + 1; k < end; ++k) code = code << 6 | (static_cast<unsigned char>(whole[k]) & 0x3FU);
-        }
-        if (!iswalnum_l(code, locale.get())) {
+    for (std::string_view rest = whole; !rest.empty();) {
+        const janus::Character character = janus::first_character(rest);
+        if (!iswalnum_l(character.code, locale.get())) {
             if (!slug.empty() && slug.back() != '-') slug += '-';
-        } else if (code < 0x80) {
-            slug += static_cast<char>(towlower_l(code, locale.get()));
+        } else if (character.code < 0x80) {
+            slug += static_cast<char>(towlower_l(character.code, locale.get()));
         } else {
-            slug += whole.substr(i, end - i);
+            slug += rest.substr(0, character.size);
         }
-        i = end;
+        rest.remove_prefix(character.size);
     }
-    slug = whole_characters(slug, length);
+    slug.resize(janus::cut(slug, length).size());
     while (!slug.empty() && slug.back() == '-') slug.pop_back();
     return slug.empty() ? "picture" : slug;
 }

@@ -32,11 +32,7 @@ void check_cancel(const janus_cancel_token *cancel, size_t num_tokens) {
 
 AnswerReport describe(Engines &engines, const Prompter &prompter, const AskRequest &request, const janus_cancel_token *cancel,
                       const OnText &on_text) {
-    const Ids ids = prompter.question(request.text, request.pixels.size(), true);
-    const int longest = engines.manifest().language_model.max_length;
-    const int limit = find_limit(engines.manifest(), request, 0, ids.size(), longest);
-    Conversation conversation(engines, prompter, static_cast<int>(ids.size()) + limit);
-    return conversation.say(request, cancel, on_text);
+    return Conversation(engines, prompter, engines.manifest().language_model.max_length, true).say(request, cancel, on_text);
 }
 
 AnswerReport Conversation::say(const AskRequest &request, const janus_cancel_token *cancel, const OnText &on_text) {
@@ -51,7 +47,7 @@ AnswerReport Conversation::say(const AskRequest &request, const janus_cancel_tok
     report.load_ms = engines_.open(graphs_of(request));
     const Tensor embeds = embed(ids, request, report);
     check_cancel(cancel, 0);
-    if (!decoder_) decoder_.emplace(engines_, 1, max_length_);
+    if (!decoder_) decoder_.emplace(engines_, 1, has_one_turn_ ? static_cast<int>(ids.size()) + limit : max_length_);
     const Stopwatch watch;
     try {
         answer(decoder_->prefill(0, embeds), limit, request, cancel, on_text, watch, report);

@@ -34,9 +34,9 @@ using OnText = std::function<bool(std::string_view text, const Ids &ids)>;
 // Keeps its cache between turns. For one thread at a time.
 class Conversation {
 public:
-    // At most `max_length` tokens.
-    Conversation(Engines &engines, const Prompter &prompter, int max_length)
-        : engines_(engines), prompter_(prompter), max_length_(max_length) {}
+    // At most `max_length` tokens. With `has_one_turn` its cache has no more room than that turn can need.
+    Conversation(Engines &engines, const Prompter &prompter, int max_length, bool has_one_turn = false)
+        : engines_(engines), prompter_(prompter), max_length_(max_length), has_one_turn_(has_one_turn) {}
 
     // One turn. Throws Error (JANUS_PROMPT, JANUS_CONVERSATION_FULL, JANUS_VALUE, JANUS_NUMERICAL, JANUS_CANCELLED, …), after which the
     // conversation can go on; a turn that gave no token has cost it nothing.
@@ -50,13 +50,14 @@ private:
     Engines &engines_;
     const Prompter &prompter_;
     const int max_length_;
+    const bool has_one_turn_;
     std::optional<Decoder> decoder_;
     // Ids that belong to the conversation but are not in the cache: the last one drawn, and the end of the turn.
     Ids unsaid_;
     bool is_first_ = true;
 };
 
-// A question alone: its cache has no more room than it can need.
+// A question alone.
 AnswerReport describe(Engines &engines, const Prompter &prompter, const AskRequest &request, const janus_cancel_token *cancel,
                       const OnText &on_text);
 

@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "tokenizer_json.h"
+#include "utf8.h"
 
 namespace janus {
 namespace {
@@ -52,11 +53,6 @@ std::pair<std::string, std::string> read_pair(const Json &merge) {
 
 // Old files begin their merges with this.
 bool is_header(const Json &merge) { return merge.is_string() && merge.text().rfind("#version", 0) == 0; }
-
-size_t character_size(const std::string &text, size_t at) {
-    const auto lead = static_cast<unsigned char>(text[at]);
-    return lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-}
 
 } // namespace
 
@@ -137,7 +133,7 @@ std::vector<int32_t> Bpe::characters(const std::string &word) const {
     // The library says an unknown character only when the next known one comes, so that a run of them can become one.
     int32_t pending = -1;
     for (size_t at = 0, size; at < word.size(); at += size) {
-        size = character_size(word, at);
+        size = first_character(std::string_view(word).substr(at)).size;
         const std::string character = word.substr(at, size);
         const int32_t id = token_to_id(character);
         if (id < 0 && ((byte_fallback_ && append_byte_tokens(character, ids)) || !unk_token_)) continue;

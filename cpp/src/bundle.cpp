@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "error.h"
+#include "python_repr.h"
 #include "utf8.h"
 
 namespace janus {
@@ -108,9 +109,9 @@ void Bundle::check_unchanged(const std::vector<std::string> &files) const {
 
 const Graph &Bundle::graph(const std::string &name) const {
     if (const Graph *graph = manifest_.find_graph(name)) return *graph;
-    std::string names;
-    for (const Graph &graph : manifest_.graphs) names += (names.empty() ? "" : ", ") + graph.name;
-    throw Error(JANUS_BUNDLE, path_.string() + " has no graph '" + name + "': it holds " + names + "; export the bundle again");
+    std::vector<std::string> names;
+    for (const Graph &graph : manifest_.graphs) names.push_back(graph.name);
+    throw Error(JANUS_BUNDLE, path_.string() + " has no graph '" + name + "': it holds " + join(names) + "; export the bundle again");
 }
 
 std::string Bundle::read(const std::string &file) const {

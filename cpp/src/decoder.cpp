@@ -36,9 +36,7 @@ Tensor Decoder::prefill(int row, const Tensor &embeds) {
     Tensor hidden;
     for (int position = start; position < start + count;) {
         const int cut = std::min((position / GRID + 1) * GRID, start + count);
-        View chunk = embeds.slice(position - start, cut - position);
-        chunk.shape.insert(chunk.shape.begin(), 1);
-        hidden = run(binding, chunk, {position});
+        hidden = run(binding, embeds.slice(position - start, cut - position).as_batch(), {position});
         position = cut;
     }
     lengths_[static_cast<size_t>(row)] = start + count;

@@ -10,7 +10,6 @@ namespace janus {
 namespace {
 
 constexpr double MAX_CFG_WEIGHT = 1000;
-constexpr double IMAGE_WEIGHT = 5; // Janus-4o's
 
 std::optional<double> make_image_weight(const Manifest &manifest, std::optional<double> asked, bool from_image) {
     if (!asked) return from_image && !manifest.flow ? std::optional(IMAGE_WEIGHT) : std::nullopt;
@@ -124,7 +123,7 @@ void draw_pictures(Engines &engines, const Prompter &prompter, Drawer &drawer, c
         const double steps_ms = watch.ms() - prefill_ms;
         for (size_t i = 0; i < jobs.size(); ++i) {
             const Stopwatch decoding;
-            const Tensor pixels = drawer.decode(drawn[i]);
+            const Tensor pixels = engines.decode_picture(drawn[i]);
             const Rgb rgb = postprocess(pixels.as<float>(), static_cast<uint32_t>(engines.manifest().image_output.size));
             if (!on_picture({jobs[i], rgb, drawn[i], load_ms, encode_ms, prefill_ms, steps_ms, decoding.ms()})) stop_here(step);
             check_cancel();

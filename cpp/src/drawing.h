@@ -15,6 +15,8 @@
 
 namespace janus {
 
+constexpr double IMAGE_WEIGHT = 5; // of a reference picture, by default: Janus-4o's
+
 // Of one request, checked once. JanusFlow has steps, other models a sampler.
 struct DrawSettings {
     double cfg_weight = 0;
@@ -74,8 +76,6 @@ public:
     // Draws a batch -> ids or latents of each job; calls `on_step` after every step.
     virtual std::vector<Tensor> draw(const std::vector<Job> &jobs, const std::vector<Tensor> &reference, const DrawSettings &settings,
                                      const OnBatchStep &on_step) = 0;
-    // Ids or latents -> pixels [3, size, size].
-    virtual Tensor decode(const Tensor &drawn) = 0;
 };
 
 std::unique_ptr<Drawer> make_drawer(Engines &engines, const Prompter &prompter);

@@ -68,9 +68,7 @@ Tensor Engines::embed(Modality modality, const Ids &ids) {
     Tensor given(DType::int32, {1, count});
     std::copy(ids.begin(), ids.end(), given.as<int32_t>());
     Tensor embeds(engine.graph().activations, {count, manifest().language_model.hidden_size});
-    View whole = embeds.view();
-    whole.shape.insert(whole.shape.begin(), 1);
-    engine.run({{ends_of(modality).ids, given.view()}}, {{"embeds", whole}});
+    engine.run({{ends_of(modality).ids, given.view()}}, {{"embeds", embeds.view().as_batch()}});
     return embeds;
 }
 
@@ -88,12 +86,19 @@ Tensor Engines::encode_image(const std::vector<float> &pixels) {
     const Engine &engine = (*this)["vision_encoder"];
     const ImageInput &input = manifest().image_input;
     Tensor features(engine.graph().activations, {input.num_tokens, manifest().language_model.hidden_size});
-    View whole = features.view();
-    whole.shape.insert(whole.shape.begin(), 1);
     const View given{DType::float32, {1, 3, input.size, input.size}, const_cast<float *>(pixels.data())};
-    engine.run({{"pixels", given}}, {{"embeds", whole}});
+    engine.run({{"pixels", given}}, {{"embeds", features.view().as_batch()}});
     check_finite(engine.graph().name, features, "");
     return features;
+}
+
+Tensor Engines::decode_picture(const Tensor &drawn) {
+    const Engine &engine = (*this)["image_decoder"];
+    const int64_t size = manifest().image_output.size;
+    Tensor pixels(DType::float32, {3, size, size});
+    // Its one input is image_ids, or JanusFlow's latents.
+    engine.run({{engine.graph().inputs[0].first, drawn.view().as_batch()}}, {{"pixels", pixels.view().as_batch()}});
+    return pixels;
 }
 
 void check_finite(const std::string &engine, const Tensor &tensor, const std::string &when) {

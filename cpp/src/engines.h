@@ -35,6 +35,8 @@ public:
     Tensor predict(Modality modality, const Tensor &hidden, const std::string &when);
     // Pixels [3, size, size] -> features [tokens, D]. Throws Error (JANUS_NUMERICAL): an int8 cache would hide it.
     Tensor encode_image(const std::vector<float> &pixels);
+    // Ids [tokens] or latents [c, s, s] of a picture -> pixels [3, size, size].
+    Tensor decode_picture(const Tensor &drawn);
 
 private:
     struct Slot {

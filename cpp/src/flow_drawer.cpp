@@ -94,6 +94,26 @@ Shape FlowDrawer::latents_shape(int64_t count) const {
     return {count, flow.latent_channels, flow.latent_size, flow.latent_size};
 }
 
+Tensor FlowDrawer::make_noise(const std::vector<Job> &jobs) const {
+    Tensor latents(DType::float32, latents_shape(static_cast<int64_t>(jobs.size())));
+    for (size_t i = 0; i < jobs.size(); ++i) {
+        const std::vector<float> noise = normal(jobs[i].seed, count_numbers(latents_shape(1)));
+        std::memcpy(latents.at(static_cast<int64_t>(i)), noise.data(), noise.size() * sizeof(float));
+    }
+    return latents;
+}
+
+// Latents [n, …] -> those of each picture.
+std::vector<Tensor> FlowDrawer::split(const Tensor &latents) const {
+    const Shape shape = latents_shape(1);
+    std::vector<Tensor> drawn;
+    for (int64_t i = 0; i < latents.shape()[0]; ++i) {
+        drawn.emplace_back(DType::float32, Shape(shape.begin() + 1, shape.end()));
+        std::memcpy(drawn.back().as<char>(), latents.at(i), drawn.back().bytes());
+    }
+    return drawn;
+}
+
 std::vector<Tensor> FlowDrawer::draw(const std::vector<Job> &jobs, const std::vector<Tensor> &reference, const DrawSettings &settings,
                                      const OnBatchStep &on_step) {
     const Manifest &manifest = engines_.manifest();
@@ -118,12 +138,7 @@ std::vector<Tensor> FlowDrawer::draw(const std::vector<Job> &jobs, const std::ve
     std::vector<Tensor> cache;
     for (size_t i = 0; i < names.inputs.size(); ++i) cache.emplace_back(names.dtype, Shape{count, 2, heads, 1, head_size});
 
-    Tensor latents(DType::float32, latents_shape(count));
-    for (int64_t i = 0; i < count; ++i) {
-        const size_t numbers = count_numbers(latents_shape(1));
-        const std::vector<float> noise = normal(jobs[static_cast<size_t>(i)].seed, numbers);
-        std::memcpy(latents.at(i), noise.data(), numbers * sizeof(float));
-    }
+    Tensor latents = make_noise(jobs);
     for (int step = 0; step < steps; ++step) {
         const bool is_first = step == 0;
         const int64_t tokens = is_first ? prompt.mask.shape()[2] : 1;
@@ -151,22 +166,7 @@ std::vector<Tensor> FlowDrawer::draw(const std::vector<Job> &jobs, const std::ve
         check_finite("flow_step", latents, " after " + std::to_string(step + 1) + " steps");
         on_step();
     }
-    std::vector<Tensor> drawn;
-    for (int64_t i = 0; i < count; ++i) {
-        const Shape all = latents_shape(1);
-        drawn.emplace_back(DType::float32, Shape(all.begin() + 1, all.end()));
-        std::memcpy(drawn.back().as<char>(), latents.at(i), drawn.back().bytes());
-    }
-    return drawn;
-}
-
-Tensor FlowDrawer::decode(const Tensor &drawn) {
-    const ImageOutput &output = engines_.manifest().image_output;
-    Tensor pixels(DType::float32, {1, 3, output.size, output.size});
-    View latents = drawn.view();
-    latents.shape.insert(latents.shape.begin(), 1);
-    engines_["image_decoder"].run({{"latents", latents}}, {{"pixels", pixels.view()}});
-    return pixels;
+    return split(latents);
 }
 
 } // namespace janus

@@ -16,12 +16,13 @@ public:
     std::vector<Tensor> encode_reference(const std::vector<float> &pixels) override;
     std::vector<Tensor> draw(const std::vector<Job> &jobs, const std::vector<Tensor> &reference, const DrawSettings &settings,
                              const OnBatchStep &on_step) override;
-    Tensor decode(const Tensor &drawn) override;
 
 private:
     struct Prefix;
     Prefix make_prefix(const std::vector<Job> &jobs, const std::vector<Tensor> &reference);
     Shape latents_shape(int64_t count) const;
+    Tensor make_noise(const std::vector<Job> &jobs) const;
+    std::vector<Tensor> split(const Tensor &latents) const;
 
     Engines &engines_;
     const Prompter &prompter_;

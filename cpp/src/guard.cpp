@@ -1,5 +1,7 @@
 #include "guard.h"
 
+#include "utf8.h"
+
 namespace janus {
 namespace {
 
@@ -9,9 +11,7 @@ thread_local char last_message[CAPACITY] = "";
 } // namespace
 
 void set_message(std::string_view message) noexcept {
-    size_t size = std::min(message.size(), CAPACITY - 1);
-    // Never a part of a character.
-    while (size < message.size() && size && (message[size] & 0xC0) == 0x80) --size;
+    const size_t size = cut(message, CAPACITY - 1).size();
     std::memcpy(last_message, message.data(), size);
     // One line, whatever a file's name holds.
     std::replace_if(last_message, last_message + size, [](char letter) { return letter == '\n' || letter == '\r' || letter == '\0'; }, ' ');

@@ -1,8 +1,6 @@
 #include "image_argument.h"
 
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 
 #include "guard.h"
 #ifdef JANUS_WITH_READERS

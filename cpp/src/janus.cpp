@@ -10,7 +10,7 @@
 #include "drawing.h"
 #include "guard.h"
 #include "image_argument.h"
-#include "utf8.h"
+#include "python_repr.h"
 
 using namespace janus;
 
@@ -25,10 +25,8 @@ struct OpenModel {
     // Throws Error (JANUS_BUNDLE).
     void require(const char *task) const {
         if (bundle.manifest().has_task(task)) return;
-        std::string tasks;
-        for (const std::string &each : bundle.manifest().tasks) tasks += (tasks.empty() ? "" : " and ") + each;
-        throw Error(JANUS_BUNDLE,
-                    bundle.path().string() + " was exported for " + tasks + " only, not for " + task + "; export again without --only");
+        throw Error(JANUS_BUNDLE, bundle.path().string() + " was exported for " + join(bundle.manifest().tasks, " and ") +
+                                      " only, not for " + task + "; export again without --only");
     }
 
     Bundle bundle;

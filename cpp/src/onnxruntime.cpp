@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "error.h"
 
@@ -32,12 +33,13 @@ ONNXTensorElementDataType element_type(DType dtype) {
 template <typename Part> class Scoped {
 public:
     using Release = void(ORT_API_CALL *)(Part *);
-    explicit Scoped(Release release) : release_(release) {}
+    explicit Scoped(Release free) : release_(free) {}
     ~Scoped() { release_(part_); }
     Scoped(const Scoped &) = delete;
     Scoped &operator=(const Scoped &) = delete;
     Part **out() { return &part_; }
     Part *get() const { return part_; }
+    Part *release() { return std::exchange(part_, nullptr); }
 
 private:
     Release release_;
@@ -99,13 +101,17 @@ OnnxRuntime::OnnxRuntime(const std::string &path) {
     api_ = get_base()->GetApi(API_VERSION);
     if (!api_) throw Error(JANUS_BACKEND, name + " is ONNX Runtime " + version_ + "; expected 1.20 or newer");
     // What goes wrong comes back as a status; the log would print it a second time.
-    check(api_->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "janus", &environment_), JANUS_BACKEND, "ONNX Runtime cannot start: ");
+    Scoped<OrtEnv> environment(api_->ReleaseEnv);
+    check(api_->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "janus", environment.out()), JANUS_BACKEND, "ONNX Runtime cannot start: ");
     // The environment variable alone is early enough, see janus.h. This ends what a host left on.
-    api_->ReleaseStatus(api_->DisableTelemetryEvents(environment_));
+    api_->ReleaseStatus(api_->DisableTelemetryEvents(environment.get()));
+    check(api_->CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &host_memory_), JANUS_BACKEND, "ONNX Runtime cannot start: ");
+    environment_ = environment.release();
 }
 
 OnnxRuntime::~OnnxRuntime() {
-    if (environment_) api_->ReleaseEnv(environment_);
+    api_->ReleaseMemoryInfo(host_memory_);
+    api_->ReleaseEnv(environment_);
 }
 
 bool OnnxRuntime::is_at_least(int major, int minor) const {
@@ -135,13 +141,10 @@ Engine::Engine(std::shared_ptr<const OnnxRuntime> runtime, const Bundle &bundle,
     // graph's cores.
     check(api.AddSessionConfigEntry(options.get(), "session.force_spinning_stop", "1"));
     if (num_threads) check(api.SetIntraOpNumThreads(options.get(), num_threads));
-    check(api.CreateSession(runtime_->environment(), path.c_str(), options.get(), &session_));
-    try {
-        bundle.check_unchanged({graph.file, "weights.data"});
-    } catch (...) {
-        api.ReleaseSession(session_);
-        throw;
-    }
+    Scoped<OrtSession> session(api.ReleaseSession);
+    check(api.CreateSession(runtime_->environment(), path.c_str(), options.get(), session.out()));
+    bundle.check_unchanged({graph.file, "weights.data"});
+    session_ = session.release();
 }
 
 Engine::~Engine() { runtime_->api().ReleaseSession(session_); }
@@ -158,10 +161,8 @@ namespace {
 // A tensor of ONNX Runtime over a view's memory, for `use`, which keeps what it needs of it.
 template <typename Use> void with_value(const OnnxRuntime &runtime, const std::string &graph, const View &view, Use use) {
     const OrtApi &api = runtime.api();
-    Scoped<OrtMemoryInfo> memory(api.ReleaseMemoryInfo);
-    runtime.check(api.CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, memory.out()), JANUS_BACKEND, graph + " failed: ");
     Scoped<OrtValue> value(api.ReleaseValue);
-    runtime.check(api.CreateTensorWithDataAsOrtValue(memory.get(), view.data, view.bytes(), view.shape.data(), view.shape.size(),
+    runtime.check(api.CreateTensorWithDataAsOrtValue(runtime.host_memory(), view.data, view.bytes(), view.shape.data(), view.shape.size(),
                                                      element_type(view.dtype), value.out()),
                   JANUS_BACKEND, graph + " failed: ");
     runtime.check(use(value.get()), JANUS_BACKEND, graph + " failed: ");

@@ -13,6 +13,7 @@
 struct OrtApi;
 struct OrtEnv;
 struct OrtIoBinding;
+struct OrtMemoryInfo;
 struct OrtSession;
 struct OrtStatus;
 struct OrtValue;
@@ -31,6 +32,7 @@ public:
 
     const OrtApi &api() const { return *api_; }
     OrtEnv *environment() const { return environment_; }
+    const OrtMemoryInfo *host_memory() const { return host_memory_; }
     const std::string &version() const { return version_; }
     bool is_at_least(int major, int minor) const;
     // Throws Error of `status` with what ONNX Runtime says, in one line between `before` and `after`.
@@ -41,6 +43,7 @@ private:
 
     const OrtApi *api_ = nullptr;
     OrtEnv *environment_ = nullptr;
+    OrtMemoryInfo *host_memory_ = nullptr;
     std::string version_;
 };
 

@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "tokenizer_json.h"
+#include "utf8.h"
 
 namespace janus {
 namespace {
@@ -31,12 +32,6 @@ std::string explain(int code, OnigErrorInfo *info = nullptr) {
 }
 
 const OnigUChar *begin_of(std::string_view text) { return reinterpret_cast<const OnigUChar *>(text.data()); }
-
-size_t character_size(std::string_view text, size_t at) {
-    size_t end = at + 1;
-    while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
-    return end - at;
-}
 
 // One search's memory and limits. Oniguruma writes to both, so no two threads may share one.
 class Searcher {
@@ -101,7 +96,8 @@ std::vector<Span> Pattern::matches(std::string_view text) const {
     Span match{};
     for (size_t from = 0; from <= text.size() && searcher.search(text, from, match);) {
         if (match.begin == match.end && !found.empty() && found.back().end == match.end) {
-            from += character_size(text, from);
+            if (from == text.size()) break;
+            from += first_character(text.substr(from)).size;
         } else {
             found.push_back(match);
             from = match.end;

@@ -20,7 +20,7 @@ std::string render(const Template &pieces, const std::string &content, const std
 // The first `count` characters.
 std::string_view beginning(std::string_view text, size_t count) {
     size_t end = 0;
-    while (end < text.size() && (count || (text[end] & 0xC0) == 0x80)) count -= (text[end++] & 0xC0) != 0x80;
+    for (; count && end < text.size(); --count) end += first_character(text.substr(end)).size;
     return text.substr(0, end);
 }
 

@@ -6,22 +6,10 @@
 #include <cstdint>
 #include <cstdio>
 
+#include "utf8.h"
+
 namespace janus {
 namespace {
-
-struct Character {
-    uint32_t code;
-    size_t bytes;
-};
-
-// The character that valid UTF-8 begins with.
-Character first_character(std::string_view text) {
-    const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<unsigned char>(text[i])); };
-    if (byte(0) < 0x80) return {byte(0), 1};
-    if (byte(0) < 0xE0) return {(byte(0) & 0x1F) << 6 | (byte(1) & 0x3F), 2};
-    if (byte(0) < 0xF0) return {(byte(0) & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3};
-    return {(byte(0) & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F), 4};
-}
 
 // Controls, separators and invisible formatting, which are what a name can be disguised with. Python's own rule needs all of Unicode's
 // tables; beyond these they differ in unassigned characters only, which both runtimes show, one of them escaped.
@@ -57,11 +45,11 @@ std::string python_repr(std::string_view text) {
             result += '\\';
             result += text[0];
         } else if (is_visible(character.code)) {
-            result += text.substr(0, character.bytes);
+            result += text.substr(0, character.size);
         } else {
             result += escaped(character.code);
         }
-        text.remove_prefix(character.bytes);
+        text.remove_prefix(character.size);
     }
     return result + quote;
 }
@@ -104,7 +92,7 @@ std::string python_repr(const std::vector<std::string> &texts) {
 }
 
 bool is_printable(std::string_view text) {
-    for (; !text.empty(); text.remove_prefix(first_character(text).bytes)) {
+    for (; !text.empty(); text.remove_prefix(first_character(text).size)) {
         if (const uint32_t code = first_character(text).code; code != ' ' && !is_visible(code)) return false;
     }
     return true;

@@ -26,6 +26,12 @@ struct View {
     void *data;
 
     size_t bytes() const { return count_numbers(shape) * size_of(dtype); }
+    // [1, …] of it.
+    View as_batch() const {
+        View batch = *this;
+        batch.shape.insert(batch.shape.begin(), 1);
+        return batch;
+    }
 };
 
 class Tensor {

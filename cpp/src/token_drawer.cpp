@@ -89,13 +89,4 @@ std::vector<Tensor> TokenDrawer::draw(const std::vector<Job> &jobs, const std::v
     }
 }
 
-Tensor TokenDrawer::decode(const Tensor &drawn) {
-    const ImageOutput &output = engines_.manifest().image_output;
-    Tensor pixels(DType::float32, {1, 3, output.size, output.size});
-    View ids = drawn.view();
-    ids.shape.insert(ids.shape.begin(), 1);
-    engines_["image_decoder"].run({{"image_ids", ids}}, {{"pixels", pixels.view()}});
-    return pixels;
-}
-
 } // namespace janus

@@ -18,7 +18,6 @@ public:
     std::vector<Tensor> encode_reference(const std::vector<float> &pixels) override;
     std::vector<Tensor> draw(const std::vector<Job> &jobs, const std::vector<Tensor> &reference, const DrawSettings &settings,
                              const OnBatchStep &on_step) override;
-    Tensor decode(const Tensor &drawn) override;
 
 private:
     std::vector<Tensor> embed_rows(const Ids &ids, const std::vector<Tensor> &reference);

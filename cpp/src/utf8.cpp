@@ -1,7 +1,5 @@
 #include "utf8.h"
 
-#include <cstddef>
-
 namespace janus {
 namespace {
 
@@ -48,6 +46,17 @@ size_t last_character(std::string_view text) {
 
 } // namespace
 
+Character first_character(std::string_view text) {
+    const size_t size = first_sequence(text).size;
+    return {code_point(text.substr(0, size)), size};
+}
+
+std::string_view cut(std::string_view text, size_t size) noexcept {
+    if (text.size() <= size) return text;
+    while (size && (static_cast<unsigned char>(text[size]) & 0xC0) == 0x80) --size;
+    return {text.data(), size};
+}
+
 bool is_utf8(std::string_view text) {
     while (!text.empty()) {
         const Sequence sequence = first_sequence(text);
@@ -59,9 +68,9 @@ bool is_utf8(std::string_view text) {
 
 std::string_view strip(std::string_view text) {
     while (!text.empty()) {
-        const size_t size = first_sequence(text).size;
-        if (!is_stripped(code_point(text.substr(0, size)))) break;
-        text.remove_prefix(size);
+        const Character character = first_character(text);
+        if (!is_stripped(character.code)) break;
+        text.remove_prefix(character.size);
     }
     while (!text.empty()) {
         const size_t begin = last_character(text);

@@ -3,12 +3,11 @@
 import os
 from pathlib import Path
 
-import onnxruntime
 import pytest
 
 import janus_runtime
 from janus_runtime.bundle.bundle import NANO
-from testing.c_library import Library, Model
+from testing.c_library import Library, Model, find_onnxruntime
 
 BUILD = os.environ.get("JANUS_CPP_BUILD")
 
@@ -26,9 +25,7 @@ def build() -> Path:
 
 @pytest.fixture(scope="session")
 def onnxruntime_library() -> Path:
-    """The wheel's."""
-    (found,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
-    return found
+    return find_onnxruntime()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from janus_runtime.bundle.bundle import NANO
 from janus_runtime.errors import JanusError
 from testing.c_library import CAnswer, CError, CPicture, GenerateOptions, Info, Model, OpenOptions, c_image
 from tests.runtime.bundle.bad_manifests import PATHS_OUT, WRONG_FIELDS, changed
+from tests.runtime.bundle.hub_cache import make_hub_cache
 
 HEADER = Path(__file__).parents[2] / "cpp" / "include" / "janus" / "janus.h"
 
@@ -230,12 +231,7 @@ class TestBadBundles:
             assert np.array_equal(model.generate("a cat")[0].image_ids, before)
 
     def test_a_bundle_in_a_hub_cache(self, tiny, tmp_path, library, onnxruntime_library):
-        snapshot, blobs = tmp_path / "models--me--tiny" / "snapshots" / "abc" / "engines", tmp_path / "models--me--tiny" / "blobs"
-        snapshot.mkdir(parents=True)
-        blobs.mkdir()
-        for index, path in enumerate(sorted(tiny.iterdir())):
-            shutil.copyfile(path, blobs / str(index))
-            (snapshot / path.name).symlink_to(f"../../../blobs/{index}")
+        snapshot = make_hub_cache(tiny, tmp_path)
         with Model(library, snapshot, onnxruntime_library) as model:
             assert model.generate("a cat")[0].image_ids.size
 

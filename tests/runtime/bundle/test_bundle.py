@@ -16,6 +16,8 @@ import janus_runtime
 from janus_runtime.bundle.bundle import Bundle
 from janus_runtime.errors import BackendError, BundleError, JanusError, NumericalError
 
+from .hub_cache import make_hub_cache
+
 
 @pytest.fixture
 def copy(tiny, tmp_path):
@@ -81,13 +83,7 @@ def test_a_link_out_of_the_bundle(copy, tmp_path):
 
 
 def test_a_bundle_in_a_hub_cache(tiny, tmp_path):
-    """`snapshots/<commit>` holds links into `blobs`, where every file goes by its hash."""
-    snapshot, blobs = tmp_path / "models--me--tiny" / "snapshots" / "abc" / "engines", tmp_path / "models--me--tiny" / "blobs"
-    snapshot.mkdir(parents=True)
-    blobs.mkdir()
-    for index, path in enumerate(sorted(tiny.iterdir())):
-        shutil.copy(path, blobs / str(index))
-        (snapshot / path.name).symlink_to(f"../../../blobs/{index}")
+    snapshot = make_hub_cache(tiny, tmp_path)
     with janus_runtime.load(tiny) as plain, janus_runtime.load(snapshot) as linked:
         assert np.array_equal(linked.generate("a cat")[0].image_ids, plain.generate("a cat")[0].image_ids)
 
