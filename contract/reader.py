@@ -20,7 +20,7 @@ import onnxruntime as ort  # noqa: E402
 from PIL import Image, ImageOps  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-FORMAT = 5
+FORMAT = 6
 GRID = 32  # a prompt is cut at multiples of so many tokens, counted from its row's start
 LOW_32_BITS = 0xFFFFFFFF
 

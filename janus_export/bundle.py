@@ -27,6 +27,8 @@ from janus_runtime.bundle.manifest import (
     LanguageModel,
     Manifest,
     Precision,
+    Schedule,
+    Solvers,
     Source,
     Task,
     Tokens,
@@ -53,7 +55,9 @@ from .weights import WeightPlan
 # Guidance 5 and temperature 1 are the published scripts' settings, 512 new tokens their limit for answers; of JanusFlow's
 # drawing guidance 2 and 30 steps.
 _DEFAULTS = Defaults(cfg_weight=5.0, temperature=1.0, max_tokens=512)
-_FLOW_DEFAULTS, _FLOW_STEPS = replace(_DEFAULTS, cfg_weight=2.0), 30
+_FLOW_DEFAULTS = replace(_DEFAULTS, cfg_weight=2.0)
+# Adams-Bashforth's are those that draw nano-flow as well as 30 of Euler's do: bench/results/flow-solvers.json.
+_SOLVERS = Solvers(euler=Schedule(steps=30, shift=1.0), ab2=Schedule(steps=15, shift=2.0))
 # For graphs, tokenizer and goldens, beside the weights whose size is known.
 _SPARE_BYTES = 64 << 20
 
@@ -179,7 +183,7 @@ def _flow(config: JanusConfig) -> Flow | None:
     if not config.flow:
         return None
     conditions = sum(2 * channels for _, channels in block_names(config.flow))
-    return Flow(config.flow.vae.latent_channels, config.flow.latent_size, conditions, _FLOW_STEPS)
+    return Flow(config.flow.vae.latent_channels, config.flow.latent_size, conditions, _SOLVERS)
 
 
 def _copy_licences(source: Path, folder: Path, prefix: str = "") -> None:

@@ -167,7 +167,7 @@ def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flo
         stream_weights(part, tensors)
     sizes = [2 * channels for _, channels in block_names(uvit)]
     latents, velocities = torch.from_numpy(noise), []
-    for step in range(min(_FLOW_STEPS, flow.steps)):
+    for step in range(min(_FLOW_STEPS, flow.solvers.euler.steps)):
         now = list(conditions[step : step + 1].split(sizes, dim=-1))
         tokens, skip = encoder(latents, now[: uvit.encoder_blocks])
         x = torch.cat([prompt, time_embeds[step].expand(2, 1, -1), tokens.expand(2, -1, -1)], dim=1)
@@ -194,8 +194,8 @@ def _published_times(flow: Flow) -> tuple[Array, float]:
 
     Not taken from the runtime: what checks it must not come from it.
     """
-    times = torch.tensor([step / flow.steps * 1000 for step in range(flow.steps)], dtype=torch.float64)
-    return times.float().numpy(), torch.tensor(1 / flow.steps, dtype=torch.float64).float().item()
+    times = torch.tensor([step / flow.solvers.euler.steps * 1000 for step in range(flow.solvers.euler.steps)], dtype=torch.float64)
+    return times.float().numpy(), torch.tensor(1 / flow.solvers.euler.steps, dtype=torch.float64).float().item()
 
 
 def _picture(rng: np.random.Generator, size: int) -> Array:

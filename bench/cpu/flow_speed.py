@@ -125,7 +125,7 @@ def main(checkpoint: Path, bundles: tuple[str, ...], tokens: int, count: int, cf
         if any(manifest.flow is None for manifest in manifests):
             raise JanusError("a bundle of JanusFlow is needed; export one with 'janus-export checkpoint SRC --out DIR'")
         opened = [stack.enter_context(janus_runtime.load(bundle, "cpu")) for bundle in bundles]
-        flow, steps = manifests[0].flow, manifests[0].flow.steps
+        flow, steps = manifests[0].flow, manifests[0].flow.solvers.euler.steps
         ids = np.random.default_rng(0).integers(0, manifests[0].language_model.vocab_size, tokens, np.int32)
         ids[0] = manifests[0].tokens.bos.id
         # Of the first bundle, so that all systems have one prompt.

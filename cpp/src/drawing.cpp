@@ -76,7 +76,7 @@ DrawSettings make_settings(const Manifest &manifest, const AskedSettings &asked,
         if (settings.sampler.temperature != 1 || asked.top_k || asked.top_p != 1) {
             throw Error(JANUS_VALUE, "this model draws by a flow and has no ids to choose from; leave temperature, top_k and top_p out");
         }
-        settings.steps = asked.steps.value_or(manifest.flow->steps);
+        settings.steps = asked.steps.value_or(manifest.flow->euler.steps);
         if (settings.steps < 1 || settings.steps > MAX_STEPS) {
             throw Error(JANUS_VALUE, "steps is " + std::to_string(settings.steps) + "; expected 1 to " + std::to_string(MAX_STEPS));
         }

@@ -208,7 +208,7 @@ janus_status janus_model_info(const janus_model *model, janus_info *info) {
         ours.picture_size = manifest.image_output.size;
         ours.num_image_ids = manifest.image_output.num_ids ? manifest.image_output.num_tokens : 0;
         ours.max_length = manifest.language_model.max_length;
-        ours.steps = manifest.flow ? manifest.flow->steps : 0;
+        ours.steps = manifest.flow ? manifest.flow->euler.steps : 0;
         ours.max_tokens = manifest.defaults.max_tokens;
         ours.cfg_weight = manifest.defaults.cfg_weight;
         ours.temperature = manifest.defaults.temperature;

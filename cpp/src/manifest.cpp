@@ -78,10 +78,19 @@ ImageOutput read_image_output(const Json &value, const std::string &where) {
     return output;
 }
 
+Schedule read_schedule(const JsonObject &solvers, const char *name) {
+    const JsonObject object(solvers.at(name), solvers.place(name), {"steps", "shift"});
+    return {object.whole("steps"), object.number("shift")};
+}
+
 std::optional<Flow> read_flow(const Json &value, const std::string &where) {
     if (value.is_null()) return std::nullopt;
-    const JsonObject object(value, where, {"latent_channels", "latent_size", "condition_size", "steps"});
-    return Flow{object.whole("latent_channels"), object.whole("latent_size"), object.whole("condition_size"), object.whole("steps")};
+    const JsonObject object(value, where, {"latent_channels", "latent_size", "condition_size", "solvers"});
+    Flow flow{object.whole("latent_channels"), object.whole("latent_size"), object.whole("condition_size"), {}, {}};
+    const JsonObject solvers(object.at("solvers"), object.place("solvers"), {"euler", "ab2"});
+    flow.euler = read_schedule(solvers, "euler");
+    flow.ab2 = read_schedule(solvers, "ab2");
+    return flow;
 }
 
 Defaults read_defaults(const Json &value, const std::string &where) {

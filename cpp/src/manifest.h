@@ -14,8 +14,9 @@
 
 namespace janus {
 
-constexpr int FORMAT = 5;
+constexpr int FORMAT = 6;
 constexpr int MAX_STEPS = 10'000;
+constexpr double MAX_SHIFT = 100;
 
 struct Graph {
     std::string name;
@@ -50,8 +51,19 @@ struct ImageOutput {
     std::optional<int> num_ids; // none for JanusFlow
 };
 
+enum class Solver { euler, ab2 };
+
+// A solver's steps by default, and how much their times crowd at the noise: 1 spaces them evenly.
+struct Schedule {
+    int steps;
+    double shift;
+};
+
 struct Flow {
-    int latent_channels, latent_size, condition_size, steps;
+    int latent_channels, latent_size, condition_size;
+    Schedule euler, ab2;
+
+    const Schedule &schedule(Solver solver) const { return solver == Solver::ab2 ? ab2 : euler; }
 };
 
 struct Defaults {

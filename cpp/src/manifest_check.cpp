@@ -73,7 +73,11 @@ void check_ranges(const Manifest &manifest, const std::string &where) {
     const auto &num_ids = manifest.image_output.num_ids;
     require(num_ids.has_value() != manifest.flow.has_value(), "image_output.num_ids", num_ids ? std::to_string(*num_ids) : "None");
     if (manifest.flow) {
-        between("flow.steps", manifest.flow->steps, 1, MAX_STEPS);
+        for (const auto &[label, schedule] : {std::pair<std::string, const Schedule &>{"flow.solvers.euler", manifest.flow->euler},
+                                              std::pair<std::string, const Schedule &>{"flow.solvers.ab2", manifest.flow->ab2}}) {
+            between((label + ".steps").c_str(), schedule.steps, 1, MAX_STEPS);
+            require(schedule.shift >= 1 && schedule.shift <= MAX_SHIFT, label + ".shift", python_repr(schedule.shift));
+        }
         between("flow.latent_size", manifest.flow->latent_size, 1, 4096);
         between("flow.latent_channels", manifest.flow->latent_channels, 1, 4096);
         between("flow.condition_size", manifest.flow->condition_size, 1, 1 << 24);

@@ -11,23 +11,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 from ..errors import BundleError
 from .interface import Flavour, GraphKind, KvCache, NumberFormat, Sizes, TensorSpec, graph_name, interface
 from .strict_json import LargeInt, parse
 
-FORMAT = 5
+FORMAT = 6
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"
 # More steps than anybody needs; a number beyond is a mistake that would take long to find otherwise.
 MAX_STEPS = 10_000
+# Beyond it hardly a step is left for the end of a picture.
+MAX_SHIFT = 100.0
 GOLDENS = "goldens.npz"
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 Task = Literal["generation", "understanding"]
 Family = Literal["janus", "janus-pro", "janus-flow"]
+Solver = Literal["euler", "ab2"]
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,24 @@ class ImageOutput:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """A solver's `steps` by default, and how much their times crowd at the noise: `shift` 1 spaces them evenly."""
+
+    steps: int
+    shift: float
+
+
+@dataclass(frozen=True)
+class Solvers:
+    """What each solver does where no number of steps is named: see `drawing/solver.py`."""
+
+    euler: Schedule
+    ab2: Schedule
+
+
+@dataclass(frozen=True)
 class Flow:
-    """How JanusFlow draws: from noise [`latent_channels`, `latent_size`, `latent_size`] by Euler steps, `steps` by default.
+    """How JanusFlow draws: from noise [`latent_channels`, `latent_size`, `latent_size`] by steps of one of `solvers`, Euler's by default.
 
     `condition_size`: numbers that every step is conditioned on, beside the embedding of its time.
     """
@@ -143,7 +162,11 @@ class Flow:
     latent_channels: int
     latent_size: int
     condition_size: int
-    steps: int
+    solvers: Solvers
+
+    def schedule(self, solver: Solver) -> Schedule:
+        schedule: Schedule = getattr(self.solvers, solver)
+        return schedule
 
 
 @dataclass(frozen=True)
@@ -246,7 +269,10 @@ class Manifest:
         yield "image_output.size", picture.size, 1 <= picture.size <= 16384
         yield "image_output.num_ids", picture.num_ids, (picture.num_ids is None) == (self.flow is not None)
         if self.flow:
-            yield "flow.steps", self.flow.steps, 1 <= self.flow.steps <= MAX_STEPS
+            for solver in get_args(Solver):
+                schedule = self.flow.schedule(solver)
+                yield f"flow.solvers.{solver}.steps", schedule.steps, 1 <= schedule.steps <= MAX_STEPS
+                yield f"flow.solvers.{solver}.shift", schedule.shift, 1 <= schedule.shift <= MAX_SHIFT
             yield "flow.latent_size", self.flow.latent_size, 1 <= self.flow.latent_size <= 4096
             yield "flow.latent_channels", self.flow.latent_channels, 1 <= self.flow.latent_channels <= 4096
             yield "flow.condition_size", self.flow.condition_size, 1 <= self.flow.condition_size <= 1 << 24

@@ -98,7 +98,7 @@ def _flow_stages(engines: Engines, rows: int) -> Iterator[Stage]:
     prefix = drawer.prefix([engines.embed_text(_ids(engines, PROMPT_TOKENS))] * pictures)
 
     def first() -> None:
-        next(drawer.integrate(noise, prefix, flow.steps, 2.0))
+        next(drawer.integrate(noise, prefix, flow.solvers.euler.steps, 2.0))
 
     def later() -> Iterator[None]:
         while True:

@@ -95,7 +95,7 @@ def _run_times(engines: Engines, golden: dict[str, NDArray[Any]]) -> float:
     """At the times of this runtime, which must be the golden's."""
     flow = engines.manifest.flow
     assert flow is not None
-    times, _ = time_steps(flow.steps)
+    times, _ = time_steps(flow.solvers.euler.steps)
     return max(relative_difference(times, golden["times"]), _run_graph(engines, "time_embed", golden))
 
 
@@ -114,8 +114,7 @@ def _run_session(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[A
 
 def _run_flow(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """The golden's prompt and noise -> velocities of the first steps [steps, 1, c, s, s]."""
-    flow = engines.manifest.flow
-    assert flow is not None
     drawer = FlowDrawer(engines)
-    steps = drawer.integrate(golden["noise"], drawer.prefix(list(golden["prompt"])), flow.steps, float(golden["cfg_weight"][0]))
+    count, cfg_weight = drawer.flow.solvers.euler.steps, float(golden["cfg_weight"][0])
+    steps = drawer.integrate(golden["noise"], drawer.prefix(list(golden["prompt"])), count, cfg_weight)
     return np.stack([velocity for _, velocity in islice(steps, len(golden["velocity"]))])

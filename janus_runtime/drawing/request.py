@@ -60,7 +60,7 @@ class DrawSettings:
         if manifest.flow:
             if sampler != Sampler():
                 raise ValueError("this model draws by a flow and has no ids to choose from; leave temperature, top_k and top_p out")
-            steps = manifest.flow.steps if steps is None else operator.index(steps)
+            steps = manifest.flow.solvers.euler.steps if steps is None else operator.index(steps)
             if not 1 <= steps <= MAX_STEPS:
                 raise ValueError(f"steps is {steps}; expected 1 to {MAX_STEPS}")
         elif steps is not None:

@@ -57,7 +57,7 @@ def probe_routes(service: Service) -> APIRouter:
         defaults=DrawDefaults(
             guidance_scale=manifest.defaults.cfg_weight,
             temperature=None if manifest.flow else manifest.defaults.temperature,
-            steps=manifest.flow.steps if manifest.flow else None,
+            steps=manifest.flow.solvers.euler.steps if manifest.flow else None,
         ),
     )
 

@@ -15,7 +15,7 @@ import janus_runtime
 from janus_runtime.bundle.bundle import NANO
 from janus_runtime.errors import JanusError
 from testing.c_library import CAnswer, CError, CPicture, GenerateOptions, Info, Model, OpenOptions, c_image
-from tests.runtime.bundle.bad_manifests import PATHS_OUT, WRONG_FIELDS, changed
+from tests.runtime.bundle.bad_manifests import PATHS_OUT, WRONG_FIELDS, WRONG_FLOW_FIELDS, changed
 from tests.runtime.bundle.hub_cache import make_hub_cache
 
 HEADER = Path(__file__).parents[2] / "cpp" / "include" / "janus" / "janus.h"
@@ -162,6 +162,14 @@ class TestBadBundles:
         else:
             assert ours == theirs
 
+    @pytest.mark.parametrize(("path", "value", "message"), WRONG_FLOW_FIELDS)
+    def test_a_field_of_a_flow_that_is_wrong(self, bundles, tmp_path, refused, path, value, message):
+        copy = shutil.copytree(bundles("tiny-flow"), tmp_path / "copy", copy_function=shutil.copyfile)
+        raw = json.loads((copy / "manifest.json").read_text())
+        (copy / "manifest.json").write_text(json.dumps(changed(raw, path, value)))
+        ours, theirs = refused(copy)
+        assert ours == theirs
+
     @pytest.mark.parametrize("name", PATHS_OUT)
     def test_paths_out_of_the_bundle(self, copy, refused, name):
         raw = json.loads((copy / "manifest.json").read_text())
@@ -170,7 +178,7 @@ class TestBadBundles:
         ours, theirs = refused(copy)
         assert ours == theirs
 
-    @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"format": 5}', '{"format": 5, "format": "x"}', "null"])
+    @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"format": 6}', '{"format": 6, "format": "x"}', "null"])
     def test_other_json(self, copy, refused, text):
         (copy / "manifest.json").write_text(text)
         ours, theirs = refused(copy)

@@ -222,6 +222,7 @@ def test_manifest_says_what_a_flow_is(runtime, flow_model):
     manifest = runtime.manifest
     assert manifest.family == "janus-flow" and manifest.source.vae == "vae" and manifest.image_output.num_ids is None
     assert dataclasses.asdict(manifest.flow) == {
-        "latent_channels": 4, "latent_size": 2 * manifest.image_output.grid, "steps": 30, "condition_size": manifest.flow.condition_size,
+        "latent_channels": 4, "latent_size": 2 * manifest.image_output.grid, "condition_size": manifest.flow.condition_size,
+        "solvers": {"euler": {"steps": 30, "shift": 1.0}, "ab2": {"steps": 15, "shift": 2.0}},
     }  # fmt: skip
     assert manifest.defaults.cfg_weight == 2.0 and manifest.image_input.includes_begin

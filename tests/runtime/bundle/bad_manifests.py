@@ -51,6 +51,18 @@ WRONG_FIELDS = [
     ),
     ("graphs.text_head.inputs.hidden.shape", ["rows", 1.5], r"shape\[1\]: expected"),
 ]
+# Of JanusFlow's manifest.
+WRONG_FLOW_FIELDS = [
+    ("flow.solvers", None, "flow: missing solvers"),
+    ("flow.solvers.ab2", None, "flow.solvers: missing ab2"),
+    ("flow.solvers.heun", {"steps": 30, "shift": 1.0}, "flow.solvers: unknown heun"),
+    ("flow.solvers.euler.steps", 0, "flow.solvers.euler.steps is 0, which no Janus has"),
+    ("flow.solvers.ab2.steps", 10_001, "flow.solvers.ab2.steps is 10001, which no Janus has"),
+    ("flow.solvers.ab2.steps", 7.5, "flow.solvers.ab2.steps: expected int, got 7.5"),
+    ("flow.solvers.ab2.shift", 0.5, "flow.solvers.ab2.shift is 0.5, which no Janus has"),
+    ("flow.solvers.euler.shift", 101, "flow.solvers.euler.shift is 101.0, which no Janus has"),
+    ("flow.solvers.ab2.shift", "2", "flow.solvers.ab2.shift: expected float, got '2'"),
+]
 PATHS_OUT = ["../weights.data", "/etc/passwd", "a/../../b", "..\\b", "C:b", "", "a\0b"]
 
 

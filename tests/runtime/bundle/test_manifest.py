@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from janus_runtime.bundle.manifest import Manifest
 from janus_runtime.errors import BundleError
 
-from .bad_manifests import PATHS_OUT, WRONG_FIELDS, changed
+from .bad_manifests import PATHS_OUT, WRONG_FIELDS, WRONG_FLOW_FIELDS, changed
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,13 @@ def test_round_trip(raw):
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG_FIELDS)
 def test_a_field_that_is_wrong_is_named(raw, path, value, message):
+    with pytest.raises(BundleError, match=message):
+        parse(changed(raw, path, value))
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG_FLOW_FIELDS)
+def test_a_field_of_a_flow_that_is_wrong_is_named(bundles, path, value, message):
+    raw = json.loads((bundles("tiny-flow") / "manifest.json").read_text())
     with pytest.raises(BundleError, match=message):
         parse(changed(raw, path, value))
 
