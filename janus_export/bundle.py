@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,10 @@ from .checkpoint.sizes import JanusConfig
 from .checkpoint.text_side import read_image_input, read_text_side
 from .errors import CheckpointError
 from .goldens import make_goldens
-from .graphs import graphs_for, recipes_of_all
+from .graphs import graphs_for, matrices_by_column, recipes_of_all
 from .modules.uvit import block_names
 from .onnx.int8_cache import CacheScales
+from .onnx.judge import ProductJudge
 from .onnx.trace import check_graph, export_graph, torch_cache_in
 from .precision import format_of
 from .recipes import check_tensors
@@ -157,22 +159,25 @@ def _write_graphs(
     folder: Path,
     on_stage: OnStage,
 ) -> tuple[dict[str, Graph], File]:
-    """Traces every graph first, so that the place of every weight is known; then writes the weights front to back.
-
-    Between the two the reference runs, for the goldens and for the scales of an int8 cache, which are weights too.
+    """The reference runs first, for the goldens, the scales of an int8 cache, and to judge which products bear one scale a column. Then
+    every graph is traced, so that the place of every weight is known, and the weights are written front to back.
     """
-    plan, cache = WeightPlan(), CacheScales(checkpoint.config.text)
+    config, plan, cache = checkpoint.config, WeightPlan(), CacheScales(checkpoint.config.text)
+    specs = graphs_for(config, tasks, precision)
+    judge = ProductJudge(chain.from_iterable(matrices_by_column(spec, config, precision) for spec in specs))
+    on_stage("running the torch reference", 0)
+    watch = cache.watch if format_of("language_model", precision, "gqa").int8_cache else None
+    goldens = make_goldens(config, checkpoint.tensors, tasks, tokens, watch, judge.watch, flow)
+    np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]  # none is called allow_pickle
     graphs: dict[str, Graph] = {}
-    for spec in graphs_for(checkpoint.config, tasks, precision):
+    for spec in specs:
+        if spec.flavour == "cpu" and not any(judge.takes(matrix) for matrix in matrices_by_column(spec, config, precision)):
+            continue  # It would be the other form once more.
         on_stage(f"tracing {spec.name}", 0)
-        graphs[spec.name] = export_graph(spec, checkpoint.config, sizes, precision, cache, plan, folder)
+        graphs[spec.name] = export_graph(spec, config, sizes, precision, judge, cache, plan, folder)
     free, needed = shutil.disk_usage(folder).free, plan.total_bytes + _SPARE_BYTES
     if free < needed:
         raise JanusError(f"the disk of {folder.parent} has {free / 1e9:.1f} GB free, the bundle needs {needed / 1e9:.1f} GB")
-    on_stage("running the torch reference", 0)
-    watch = cache.watch if format_of("language_model", precision, "gqa").int8_cache else None
-    goldens = make_goldens(checkpoint.config, checkpoint.tensors, tasks, tokens, watch, flow)
-    np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]  # none is called allow_pickle
     weights = plan.write(folder / WEIGHTS, checkpoint.tensors, lambda done: on_stage("writing weights", done / plan.total_bytes))
     for graph in graphs.values():
         check_graph(folder / graph.file)

@@ -18,7 +18,7 @@ from .checkpoint.sizes import JanusConfig
 from .checkpoint.tensor import Tensor
 from .modules.attention import causal_attention
 from .modules.language_model import DecoderLayer, final_norm
-from .modules.layers import stream_weights
+from .modules.layers import WatchProduct, stream_weights, watch_products
 from .modules.uvit import FlowDecoder, FlowEncoder, block_names
 
 Array = np.ndarray[Any, Any]
@@ -26,6 +26,8 @@ Goldens = dict[str, Array]
 
 # Told of every layer's merged qkv [2, T, 3D].
 Watch = Callable[[int, torch.Tensor], None]
+# Makes a module on the meta device run.
+Stream = Callable[[nn.Module], nn.Module]
 
 # A ragged prefill of two rows and then some steps: what a batch of two prompts does.
 _LENGTHS = np.array([9, 5], np.int32)
@@ -43,6 +45,7 @@ def make_goldens(
     tasks: tuple[Task, ...],
     tokens: Tokens,
     watch: Watch | None = None,
+    watch_product: WatchProduct | None = None,
     flow: Flow | None = None,
 ) -> Goldens:
     """`<graph>/<tensor>` -> array, for the graphs of `tasks`. Raises CheckpointError.
@@ -51,23 +54,27 @@ def make_goldens(
     prompts do: pads, as in the blank side of guidance, the begin of a picture, and a picture, drawn in one row and seen in the other.
     """
     rng = np.random.default_rng(0)
+
+    def stream(module: nn.Module) -> nn.Module:
+        return stream_weights(watch_products(module, watch_product) if watch_product else module, tensors)
+
     text_ids = rng.integers(0, config.text.vocab_size, (2, int(_LENGTHS.max()) + _STEPS), dtype=np.int32)
     text_ids[:, 0] = tokens.bos.id
     # One lookup, since the table is the largest matrix there is.
     begin = np.array([[tokens.pad.id] * 3 + [tokens.begin_of_image.id]] * 2, np.int32)
-    (watched,) = _run(modules.TextEmbed, config, tensors, np.concatenate([text_ids, begin], axis=1))
+    (watched,) = _run(modules.TextEmbed, config, stream, np.concatenate([text_ids, begin], axis=1))
     embeds = watched[:, : text_ids.shape[1]]
     goldens = {"text_embed/text_ids": text_ids, "text_embed/embeds": embeds}
 
     def add(graph: str, module: type[nn.Module], inputs: Goldens, *outputs: str) -> None:
-        results = _run(module, config, tensors, *inputs.values())
+        results = _run(module, config, stream, *inputs.values())
         for name, value in (*inputs.items(), *zip(outputs, results, strict=True)):
             goldens[f"{graph}/{name}"] = value
 
     if "understanding" in tasks:
         add("vision_encoder", modules.VisionEncoder, {"pixels": _picture(rng, config.vision.image_size)}, "embeds")
     if flow and "generation" in tasks:
-        goldens |= _flow(config, tensors, embeds[:1, : _LENGTHS.max()], flow, rng)
+        goldens |= _flow(config, stream, embeds[:1, : _LENGTHS.max()], flow, rng)
         latents = goldens["flow_step/latents"]
         add("image_decoder", modules.LatentDecoder, {"latents": latents}, "pixels")
     elif "generation" in tasks:
@@ -87,9 +94,9 @@ def make_goldens(
             # Any ids at all, and those of a picture.
             half = count // 2
             ids = [goldens["image_decoder/image_ids"][:, :half], goldens["image_encoder/image_ids"][:, : count - half]]
-            pictures += _run(modules.ImageEmbed, config, tensors, np.concatenate(ids, axis=1))
+            pictures += _run(modules.ImageEmbed, config, stream, np.concatenate(ids, axis=1))
         embeds = np.concatenate([watched, np.concatenate([pictures[0], pictures[-1]])], axis=1)
-    language_model = _language_model(config, tensors, embeds, watch)
+    language_model = _language_model(config, stream, embeds, watch)
     goldens |= language_model
     hidden = language_model["language_model/hidden"][-1]
     # One of each for a row, and for a picture.
@@ -107,10 +114,10 @@ def make_goldens(
     return goldens
 
 
-def _run(kind: type[nn.Module], config: JanusConfig, tensors: Mapping[str, Tensor], *inputs: Array) -> list[Array]:
+def _run(kind: type[nn.Module], config: JanusConfig, stream: Stream, *inputs: Array) -> list[Array]:
     with torch.device("meta"):
         module = kind(config, torch.float32)
-    outputs = stream_weights(module, tensors)(*map(torch.from_numpy, inputs))
+    outputs = stream(module)(*map(torch.from_numpy, inputs))
     return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
@@ -119,7 +126,7 @@ def _noise(rng: np.random.Generator, like: Array) -> Array:
     return (rng.gumbel(size=like.shape) * like.std()).astype(np.float32)
 
 
-def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, watch: Watch | None) -> Goldens:
+def _language_model(config: JanusConfig, stream: Stream, embeds: Array, watch: Watch | None) -> Goldens:
     """embeds [2, T, D] -> the golden, of the first tokens."""
     text = config.text
     x = torch.from_numpy(embeds)
@@ -133,8 +140,8 @@ def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: 
                 watch(index, qkv)
             return causal_attention(text, qkv)
 
-        x = stream_weights(layer, tensors)(x, attend)
-    hidden = stream_weights(norm, tensors)(x).numpy()
+        x = stream(layer)(x, attend)
+    hidden = stream(norm)(x).numpy()
     # Row r is prefilled with its first `lengths[r]` embeddings and stepped through the next ones.
     rows = np.arange(len(_LENGTHS))
     places = _LENGTHS[None, :] - 1 + np.arange(_STEPS + 1)[:, None]  # [1 + steps, rows]
@@ -146,13 +153,13 @@ def _language_model(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: 
     }
 
 
-def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flow: Flow, rng: np.random.Generator) -> Goldens:
+def _flow(config: JanusConfig, stream: Stream, embeds: Array, flow: Flow, rng: np.random.Generator) -> Goldens:
     """A prompt [1, T, D] -> goldens of the first steps of a drawing, each of which computes the whole prompt again."""
     uvit = config.required_flow
     times, dt = _published_times(flow)
     shape = (1, flow.latent_channels, flow.latent_size, flow.latent_size)
     noise, cfg_weight = rng.standard_normal(shape).astype(np.float32), 2.0
-    table = _run(modules.TimeEmbed, config, tensors, times)
+    table = _run(modules.TimeEmbed, config, stream, times)
     time_embeds, conditions = map(torch.from_numpy, table)
     # Two rows, the second with BOS alone, whose pads keep their positions.
     prompt = torch.from_numpy(embeds).expand(2, -1, -1)
@@ -164,7 +171,7 @@ def _flow(config: JanusConfig, tensors: Mapping[str, Tensor], embeds: Array, flo
         layers = [DecoderLayer(config.text, index, torch.float32) for index in range(config.text.num_layers)]
         norm = final_norm(config.text, torch.float32)
     for part in (encoder, decoder, norm, *layers):
-        stream_weights(part, tensors)
+        stream(part)
     sizes = [2 * channels for _, channels in block_names(uvit)]
     latents, velocities = torch.from_numpy(noise), []
     for step in range(min(_FLOW_STEPS, flow.solvers.euler.steps)):

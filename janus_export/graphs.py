@@ -15,7 +15,9 @@ from . import modules
 from .checkpoint.sizes import JanusConfig
 from .modules.attention import Attention, GroupQuery, GroupQueryCuda, InPlace, Slice
 from .modules.layers import dtype_name, recipes_of
-from .recipes import Recipe
+from .onnx.opsets import TRACED
+from .precision import format_of
+from .recipes import FromCheckpoint, Recipe
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def _arrange_flow_step(named: dict[str, Any], interface: Interface) -> tuple[Any
 _TEXT = (
     GraphSpec("text_embed", modules.TextEmbed, ("generation", "understanding")),
     GraphSpec("vision_encoder", modules.VisionEncoder, ("understanding",)),
+    GraphSpec("vision_encoder", modules.VisionEncoder, ("understanding",), "cpu", ("int8", "int4"), TRACED),
 )
 _DECODER = (
     _language_model(GroupQuery),
@@ -85,6 +88,7 @@ _IDS = (
 _FLOW = (
     GraphSpec("time_embed", modules.TimeEmbed, ("generation",)),
     GraphSpec("flow_step", modules.FlowStep, ("generation",), arrange=_arrange_flow_step),
+    GraphSpec("flow_step", modules.FlowStep, ("generation",), "cpu", ("int8",), TRACED, _arrange_flow_step),
     GraphSpec("image_decoder", modules.LatentDecoder, ("generation",)),
 )
 
@@ -105,3 +109,12 @@ def recipes_of_all(config: JanusConfig, vae: bool = True) -> list[Recipe]:
     specs = [spec for spec in graphs_of(config) if vae or not config.flow or spec.kind != "image_decoder"]
     with torch.device("meta"):
         return [recipe for spec in specs for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()]
+
+
+def matrices_by_column(spec: GraphSpec, config: JanusConfig, precision: Precision) -> list[FromCheckpoint]:
+    """The matrices of a graph that may have one scale a column."""
+    if not format_of(spec.kind, precision, spec.flavour).by_column:
+        return []
+    with torch.device("meta"):
+        recipes = [recipe for recipe, _ in recipes_of(spec.build(config, torch.float32)).values()]
+    return [recipe for recipe in recipes if isinstance(recipe, FromCheckpoint) and recipe.transposed and len(recipe.shape) == 2]

@@ -63,6 +63,15 @@ def rows_of(tensors: Mapping[str, Tensor], sources: Sources) -> Iterator[tuple[s
                 yield name, slab[first : first + _ROWS]
 
 
+def finite_rows_of(tensors: Mapping[str, Tensor], sources: Sources) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    """`rows_of` in fp32. Raises CheckpointError if a value is not finite."""
+    for name, source in rows_of(tensors, sources):
+        rows = source.astype(np.float32)
+        if not np.isfinite(rows).all():
+            refuse_overflow(name, source, rows.dtype)
+        yield rows
+
+
 @dataclass(frozen=True)
 class RopeTable:
     """cos or sin of position times inverse frequency, [max_length, head_size / 2], angles in fp32.

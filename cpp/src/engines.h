@@ -21,10 +21,12 @@ public:
     // Throws Error (JANUS_BACKEND) where this ONNX Runtime cannot run the bundle.
     Engines(const Bundle &bundle, std::shared_ptr<const OnnxRuntime> runtime, int num_threads);
 
+    // The graph called `name`, in the form for CPUs if there is one.
     const Engine &operator[](const std::string &name);
     const Bundle &bundle() const { return bundle_; }
     const Manifest &manifest() const { return bundle_.manifest(); }
     std::string description() const { return "ONNX Runtime " + runtime_->version() + " on the CPU"; }
+    bool is_open(const std::string &name);
     // Opens these graphs -> ms it took.
     double open(const std::vector<std::string> &names);
 

@@ -142,8 +142,13 @@ const std::vector<std::string> &graph_kinds() {
 }
 
 const std::vector<std::string> &flavours() {
-    static const std::vector<std::string> names{"gqa", "gqa_cuda", "slice", "inplace"};
+    static const std::vector<std::string> names{"gqa", "gqa_cuda", "slice", "inplace", "cpu"};
     return names;
+}
+
+bool has_flavour(const std::string &kind, const std::string &flavour) {
+    if (kind == "language_model") return !flavour.empty() && flavour != "cpu";
+    return flavour.empty() || (flavour == "cpu" && (kind == "vision_encoder" || kind == "flow_step"));
 }
 
 Interface make_interface(const std::string &kind, const std::string &flavour, const Sizes &sizes, DType activations,

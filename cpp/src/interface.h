@@ -61,8 +61,10 @@ struct Interface {
 
 const std::vector<std::string> &graph_kinds();
 const std::vector<std::string> &flavours();
-// What a graph of this kind takes and gives. `activations` is the dtype of its embeddings and hidden states; `flavour` is empty but for a
-// language_model; `cache` is the dtype of keys and values of graphs that have them.
+// Whether graphs of this kind come in this flavour, which is empty for the form that every backend takes.
+bool has_flavour(const std::string &kind, const std::string &flavour);
+// What a graph of this kind takes and gives. `activations` is the dtype of its embeddings and hidden states; `cache` is the dtype of keys
+// and values of graphs that have them.
 Interface make_interface(const std::string &kind, const std::string &flavour, const Sizes &sizes, DType activations,
                          std::optional<DType> cache);
 std::string graph_name(const std::string &kind, const std::string &flavour);

@@ -134,8 +134,16 @@ std::optional<KvCache> read_cache(const Json &value, const std::string &where) {
                    object.boolean("ragged_append")};
 }
 
+// What the exporter measured of a graph's products is for people.
+void check_products(const Json &value, const std::string &where) {
+    if (value.is_null()) return;
+    const JsonObject object(value, where, {"by_column", "smoothed", "by_block", "error", "block_error"});
+    for (const char *name : {"by_column", "smoothed", "by_block"}) object.whole(name);
+    for (const char *name : {"error", "block_error"}) object.number(name);
+}
+
 Graph read_graph(const std::string &name, const Json &value, const std::string &where) {
-    const JsonObject object(value, where, {"kind", "flavour", "file", "format", "inputs", "outputs", "cache", "weight_bytes"});
+    const JsonObject object(value, where, {"kind", "flavour", "file", "format", "inputs", "outputs", "cache", "products", "weight_bytes"});
     Graph graph{name, object.one_of("kind", graph_kinds()), {}, {}, DType::float32, {}, {}, {}};
     if (!object.is_null("flavour")) graph.flavour = object.one_of("flavour", flavours());
     graph.file = object.text("file");
@@ -145,6 +153,7 @@ Graph read_graph(const std::string &name, const Json &value, const std::string &
     graph.inputs = read_specs(object, "inputs");
     graph.outputs = read_specs(object, "outputs");
     graph.cache = read_cache(object.at("cache"), object.place("cache"));
+    check_products(object.at("products"), object.place("products"));
     object.bytes("weight_bytes");
     return graph;
 }
@@ -223,6 +232,11 @@ bool Manifest::has_task(std::string_view task) const { return std::find(tasks.be
 const Graph *Manifest::find_graph(std::string_view wanted) const {
     const auto found = std::find_if(graphs.begin(), graphs.end(), [&](const Graph &graph) { return graph.name == wanted; });
     return found == graphs.end() ? nullptr : &*found;
+}
+
+std::string Manifest::name_on_cpu(const std::string &name) const {
+    const std::string own = graph_name(name, "cpu");
+    return find_graph(own) ? own : name;
 }
 
 Sizes Manifest::sizes() const {

@@ -21,7 +21,7 @@ constexpr double MAX_SHIFT = 100;
 struct Graph {
     std::string name;
     std::string kind;
-    std::string flavour; // empty but for a language_model
+    std::string flavour; // empty for the form that every backend takes
     std::string file;
     DType activations;
     TensorSpecs inputs;
@@ -77,6 +77,8 @@ struct Manifest {
 
     bool has_task(std::string_view task) const;
     const Graph *find_graph(std::string_view name) const;
+    // The key of the graph that runs as `name` on a CPU: `vision_encoder` may be `vision_encoder.cpu`.
+    std::string name_on_cpu(const std::string &name) const;
     Sizes sizes() const;
 
     std::string name, family, precision;

@@ -122,10 +122,11 @@ void check_graph(const Fit &fit, const Manifest &manifest, const Graph &graph) {
     const Names of_others =
         manifest.flow ? Names{"image_embed", "image_head", "image_draw", "image_encoder"} : Names{"time_embed", "flow_step"};
     const std::string label = "graphs." + graph.name;
-    const bool is_decoder = graph.kind == "language_model", cached = is_decoder || graph.kind == "flow_step";
+    const bool cached = graph.kind == "language_model" || graph.kind == "flow_step";
     fit(label, graph_name(graph.kind, graph.flavour), graph.name);
     fit(label + ".kind", "of this family", of_others.count(graph.kind) ? graph.kind : "of this family");
-    fit(label + ".flavour", is_decoder ? "True" : "False", graph.flavour.empty() ? "False" : "True");
+    const std::string got = graph.flavour.empty() ? "None" : graph.flavour;
+    fit(label + ".flavour", "one of the kind", has_flavour(graph.kind, graph.flavour) ? "one of the kind" : got);
     fit(label + ".cache", cached ? "a cache" : "None", graph.cache ? "a cache" : "None");
     const auto cache = graph.cache ? std::optional(graph.cache->dtype) : std::nullopt;
     const Interface expected = make_interface(graph.kind, graph.flavour, manifest.sizes(), graph.activations, cache);

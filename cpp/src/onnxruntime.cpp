@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "error.h"
+#include "huge_pages.h"
 
 namespace janus {
 namespace {
@@ -142,7 +143,9 @@ Engine::Engine(std::shared_ptr<const OnnxRuntime> runtime, const Bundle &bundle,
     check(api.AddSessionConfigEntry(options.get(), "session.force_spinning_stop", "1"));
     if (num_threads) check(api.SetIntraOpNumThreads(options.get(), num_threads));
     Scoped<OrtSession> session(api.ReleaseSession);
+    const Ranges before = anonymous_ranges();
     check(api.CreateSession(runtime_->environment(), path.c_str(), options.get(), session.out()));
+    collapse_since(before);
     bundle.check_unchanged({graph.file, "weights.data"});
     session_ = session.release();
 }

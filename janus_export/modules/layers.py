@@ -1,6 +1,6 @@
 """Layers whose parameters carry the recipe of how they are stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from janus_runtime.bundle.interface import DType
 
 from ..checkpoint.tensor import Tensor as Stored
 from ..recipes import FromCheckpoint, Recipe
+
+# Of a product: the matrix's recipe, x [..., K] and the weight [K, N].
+WatchProduct = Callable[[FromCheckpoint, Tensor, Tensor], None]
 
 
 def parameter(recipe: Recipe, f: torch.dtype, device: str | None = None) -> nn.Parameter:
@@ -70,6 +73,20 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         product = x @ self.weight
         return product if self.bias is None else product + self.bias
+
+
+def watch_products(module: nn.Module, watch: WatchProduct) -> nn.Module:
+    """Has `watch` see every product of a `Linear` inside. Before `stream_weights`, which empties a part once it has run."""
+
+    def see(part: Linear, arguments: tuple[Tensor, ...], result: object) -> None:
+        recipe = _recipe_of(part.weight)
+        assert isinstance(recipe, FromCheckpoint)
+        watch(recipe, arguments[0], part.weight)
+
+    for part in module.modules():
+        if isinstance(part, Linear):
+            part.register_forward_hook(see)
+    return module
 
 
 class Embedding(nn.Module):

@@ -1,92 +1,76 @@
-"""Block-wise integer weights: how they are made, a few rows at a time, and which nodes of a graph take them.
-
-Letters: N rows (outputs of a matrix, ids of a table), K columns (its inputs), B = K / block size, rounded up.
-"""
+"""Which nodes of a graph take integer weights, and what stands in their place."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from ..checkpoint.tensor import Tensor
+from janus_runtime.bundle.manifest import Products
+
 from ..precision import Blocks, Format
-from ..recipes import FromCheckpoint, refuse_overflow, rows_of
+from ..recipes import FromCheckpoint
+from .blocks import Quantised
+from .by_column import multiply_by_column, norm_before, smooth_norm
+from .judge import Judgement, ProductJudge
 
 _DOMAIN = "com.microsoft"
 _SMALLEST = 16  # block that ONNX Runtime knows
 
 
-def quantise(rows: NDArray[np.float32], blocks: Blocks) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """[N, K] -> codes [N, B, size * bits / 8], low bits first, and scales [N, B]; weight = (code - 2^(bits - 1)) * scale.
-
-    To nearest. There is one more code below zero than above, so a block's value of largest magnitude takes the lowest
-    and decides the sign of the scale.
-    """
-    zero, scales = 2 ** (blocks.bits - 1), scales_of(rows, blocks)
-    grouped, wide = _grouped(rows, blocks), scales[..., None]
-    steps = np.divide(grouped, wide, out=np.zeros_like(grouped), where=wide != 0)
-    codes = np.clip(np.rint(steps) + zero, 0, 2 * zero - 1).astype(np.uint8)
-    return (codes[..., 0::2] | codes[..., 1::2] << 4) if blocks.bits == 4 else codes, scales
-
-
-def scales_of(rows: NDArray[np.float32], blocks: Blocks) -> NDArray[np.float32]:
-    """[N, K] -> [N, B], those of `quantise`, without the work of the codes."""
-    grouped = _grouped(rows, blocks)
-    high, low = grouped.max(-1), grouped.min(-1)
-    scales: NDArray[np.float32] = np.where(high > -low, high, low) / np.float32(-(2 ** (blocks.bits - 1)))
-    return scales
-
-
-def _grouped(rows: NDArray[np.float32], blocks: Blocks) -> NDArray[np.float32]:
-    """[N, K] -> [N, B, size], the last block filled up with zeros."""
-    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % blocks.size))).reshape(len(rows), -1, blocks.size)
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """One of the two stored tensors of a quantised matrix. Both are made from the same rows, so neither waits for the other."""
-
-    matrix: FromCheckpoint
-    blocks: Blocks
-    part: Literal["codes", "scales"]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        count = sum(shape[0] for _, shape in self.matrix.sources)
-        groups = -(-self.matrix.sources[0][1][1] // self.blocks.size)
-        return (count, groups) if self.part == "scales" else (count, groups, self.blocks.size * self.blocks.bits // 8)
-
-    def make(self, tensors: Mapping[str, Tensor], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Reads and quantises a few rows at a time. Raises CheckpointError if a value is not finite."""
-        result = np.empty(self.shape, dtype)
-        done = 0
-        for name, source in rows_of(tensors, self.matrix.sources):
-            rows = source.astype(np.float32)
-            if not np.isfinite(rows).all():
-                refuse_overflow(name, source, rows.dtype)
-            result[done : done + len(rows)] = scales_of(rows, self.blocks) if self.part == "scales" else quantise(rows, self.blocks)[0]
-            done += len(rows)
-        return result
-
-
-def quantise_graph(model: ir.Model, recipes: dict[str, tuple[Any, Any]], format: Format) -> None:
+def quantise_graph(model: ir.Model, recipes: dict[str, tuple[Any, Any]], format: Format, judge: ProductJudge) -> Products | None:
     """Every product with a stored matrix becomes MatMulNBits, every lookup in a stored table GatherBlockQuantized.
 
-    `recipes` (name -> recipe, dtype) follows. Where not even the smallest blocks fit, a matrix or table stays as it is.
+    Where `format` allows a scale a column, a product takes that instead, if `judge` found its error small enough. `recipes` (name ->
+    recipe, dtype) follows. Where not even the smallest blocks fit, a matrix or table stays as it is.
     """
+    chosen: list[tuple[str, Judgement]] = []
     for node in list(model.graph):
         if node.op_type == "MatMul" and format.matrices:
-            if blocks := _fitting(node.inputs[1], recipes, format.matrices, transposed=True):
-                _replace(model, recipes, node, "MatMulNBits", blocks)
+            judgement = judge.found.get(_matrix(node, recipes)) if format.by_column else None
+            if judgement and (form := _by_column(model, recipes, node, judgement)):
+                chosen.append((form, judgement))
+            elif blocks := _fitting(node.inputs[1], recipes, format.matrices, transposed=True):
+                _replace_by_blocks(model, recipes, node, "MatMulNBits", blocks)
+                if judgement:
+                    chosen.append(("block", judgement))
         elif node.op_type == "Gather" and format.tables:
             if blocks := _fitting(node.inputs[0], recipes, format.tables, transposed=False):
-                _replace(model, recipes, node, "GatherBlockQuantized", blocks)
+                _replace_by_blocks(model, recipes, node, "GatherBlockQuantized", blocks)
     for name in [name for name, value in model.graph.initializers.items() if not value.uses() and not value.is_graph_output()]:
         recipes.pop(name, None)
         del model.graph.initializers[name]
+    return _summary(chosen) if chosen else None
+
+
+def _summary(chosen: list[tuple[str, Judgement]]) -> Products:
+    forms = [form for form, _ in chosen]
+    return Products(
+        by_column=len(forms) - forms.count("block"),
+        smoothed=forms.count("smoothed"),
+        by_block=forms.count("block"),
+        error=round(max(float(getattr(judgement, form)) for form, judgement in chosen), 5),
+        block_error=round(max(judgement.block for _, judgement in chosen), 5),
+    )
+
+
+def _matrix(node: ir.Node, recipes: Mapping[str, Any]) -> Any:
+    """The recipe of the stored matrix that a product takes, if it is one."""
+    weight = node.inputs[1]
+    return recipes[weight.name][0] if weight is not None and weight.name is not None and weight.name in recipes else None
+
+
+def _by_column(model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node, judgement: Judgement) -> str | None:
+    """Replaces the product by one with a scale a column, and says which; None where the error would be too large."""
+    norm = norm_before(node, recipes)
+    takes, smoothing = judgement.choose(can_smooth=norm is not None)
+    if not takes:
+        return None
+    if smoothing:
+        assert norm is not None
+        smooth_norm(model, recipes, *norm, smoothing)
+    nodes = multiply_by_column(model, recipes, node, _matrix(node, recipes), smoothing)
+    _replace(model, node, nodes)
+    return "smoothed" if smoothing else "column"
 
 
 def _fitting(value: ir.Value | None, recipes: Mapping[str, Any], blocks: Blocks, transposed: bool) -> Blocks | None:
@@ -102,7 +86,7 @@ def _fitting(value: ir.Value | None, recipes: Mapping[str, Any], blocks: Blocks,
     return None
 
 
-def _replace(model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node, kind: str, blocks: Blocks) -> None:
+def _replace_by_blocks(model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node, kind: str, blocks: Blocks) -> None:
     weight, other = (node.inputs[1], node.inputs[0]) if kind == "MatMulNBits" else (node.inputs[0], node.inputs[1])
     assert weight is not None and weight.name is not None and weight.dtype is not None
     matrix, _ = recipes[weight.name]
@@ -121,8 +105,13 @@ def _replace(model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node
     new = ir.Node(_DOMAIN, kind, inputs, [ir.AttrInt64(name, number) for name, number in attributes.items()], num_outputs=1, name=node.name)
     new.outputs[0].name = node.outputs[0].name
     new.outputs[0].type, new.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
-    model.graph.insert_before(node, new)
-    ir.convenience.replace_all_uses_with(node.outputs[0], new.outputs[0], replace_graph_outputs=True)
+    _replace(model, node, [new])
+
+
+def _replace(model: ir.Model, node: ir.Node, nodes: list[ir.Node]) -> None:
+    """Puts `nodes`, of which the last gives what `node` gave, in its place."""
+    model.graph.insert_before(node, nodes)
+    ir.convenience.replace_all_uses_with(node.outputs[0], nodes[-1].outputs[0], replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
     model.graph.opset_imports[_DOMAIN] = 1
 

@@ -34,6 +34,7 @@ from ..weights import WeightPlan
 from .fuse import fuse_residual_norms
 from .inline import DOMAIN, inline
 from .int8_cache import CacheScales, quantise_cache
+from .judge import ProductJudge
 from .opsets import LOWERED, TRACED, lower
 from .quantise import quantise_graph
 
@@ -45,11 +46,18 @@ _ATTENDED = ["context", "given_key", "given_value"]
 
 
 def export_graph(
-    spec: GraphSpec, config: JanusConfig, sizes: Sizes, precision: Precision, cache: CacheScales, plan: WeightPlan, folder: Path
+    spec: GraphSpec,
+    config: JanusConfig,
+    sizes: Sizes,
+    precision: Precision,
+    judge: ProductJudge,
+    cache: CacheScales,
+    plan: WeightPlan,
+    folder: Path,
 ) -> Graph:
     """Writes `<name>.onnx`, reserves places for its weights in `plan`, and returns its manifest entry.
 
-    `cache` need not be filled before the weights are written.
+    `judge` has seen the reference run; `cache` need not be filled before the weights are written.
     """
     format = format_of(spec.kind, precision, spec.flavour)
     f = format.dtype
@@ -66,7 +74,7 @@ def export_graph(
         lower(model)
     if model.opset_imports.get("com.microsoft"):  # made for ONNX Runtime alone
         fuse_residual_norms(model)
-    quantise_graph(model, recipes, format)
+    products = quantise_graph(model, recipes, format, judge)
     given = traced
     if format.int8_cache:
         quantise_cache(model, recipes, cache)
@@ -84,7 +92,7 @@ def export_graph(
     file = f"{spec.name}.onnx"
     ir.save(model, folder / file)
     number_format = NumberFormat(format.weights, f)
-    return Graph(spec.kind, spec.flavour, file, number_format, given.inputs, given.outputs, given.cache, weight_bytes)
+    return Graph(spec.kind, spec.flavour, file, number_format, given.inputs, given.outputs, given.cache, products, weight_bytes)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from ..bundle.manifest import WEIGHTS, Graph
 from ..decoding.engine import Array, check_names, check_tensors
 from ..errors import BackendError, BundleError, first_line
 from ..packages import importing
+from .huge_pages import huge_pages
 
 with importing("cpu", "the cpu backend"):
     import onnxruntime as ort
@@ -75,7 +76,8 @@ class OrtEngine:
         path = bundle.path / self.spec.file
         with bundle.unchanged(self.spec.file, WEIGHTS):
             try:
-                self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+                with huge_pages():
+                    self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             except Exception as error:  # the binding's exception classes share no public base
                 raise BundleError(f"{path} cannot be opened: {first_line(error)}; run 'janus-rt verify'") from None
         _engines.add(self)

@@ -11,7 +11,7 @@ from typing import Literal
 
 DType = Literal["float32", "float16", "int64", "int32", "int8", "bool"]
 Weights = Literal["float32", "float16", "int8", "int4"]
-Flavour = Literal["gqa", "gqa_cuda", "slice", "inplace"]
+Flavour = Literal["gqa", "gqa_cuda", "slice", "inplace", "cpu"]
 GraphKind = Literal[
     "text_embed",
     "vision_encoder",
@@ -28,6 +28,13 @@ GraphKind = Literal[
 ]
 Size = int | str
 
+# What a graph may come in, beside the form that every backend takes. Of a decoder they differ in how the cache is written; `cpu` is for
+# products as CPUs are fast at, with the inputs and outputs of the other form.
+FLAVOURS: dict[GraphKind, tuple[Flavour, ...]] = {
+    "language_model": ("gqa", "gqa_cuda", "slice", "inplace"),
+    "vision_encoder": ("cpu",),
+    "flow_step": ("cpu",),
+}
 
 # Rules a place out in a mask, and leaves room for a score in fp16, whose largest is 65504.
 MASKED = -30000.0

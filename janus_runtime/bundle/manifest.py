@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 from ..errors import BundleError
-from .interface import Flavour, GraphKind, KvCache, NumberFormat, Sizes, TensorSpec, graph_name, interface
+from .interface import FLAVOURS, Flavour, GraphKind, KvCache, NumberFormat, Sizes, TensorSpec, graph_name, interface
 from .strict_json import LargeInt, parse
 
 FORMAT = 6
@@ -34,8 +34,22 @@ Solver = Literal["euler", "ab2"]
 
 
 @dataclass(frozen=True)
+class Products:
+    """How the 8-bit matrices of a graph for CPUs are stored: with one scale a column, some of them `smoothed`, or in blocks.
+
+    `error` is the largest relative error of a product as chosen, which the exporter measured, `block_error` that of blocks throughout.
+    """
+
+    by_column: int
+    smoothed: int
+    by_block: int
+    error: float
+    block_error: float
+
+
+@dataclass(frozen=True)
 class Graph:
-    """`inputs` and `outputs` are those of `interface.py`. `flavour`: of a language_model, which comes in several.
+    """`inputs` and `outputs` are those of `interface.py`. `flavour`: one of `FLAVOURS`, for a language_model never null.
 
     `weight_bytes`: what one run reads of the weights file. Graphs may share weights.
     """
@@ -47,6 +61,7 @@ class Graph:
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     cache: KvCache | None
+    products: Products | None
     weight_bytes: LargeInt
 
 
@@ -294,7 +309,10 @@ class Manifest:
             label, cached = f"graphs.{name}", graph.kind in ("language_model", "flow_step")
             yield label, graph_name(graph.kind, graph.flavour), name
             yield f"{label}.kind", "of this family", "of this family" if graph.kind not in _OF_OTHERS[self.flow is not None] else graph.kind
-            yield f"{label}.flavour", graph.kind == "language_model", graph.flavour is not None
+            flavours: tuple[Flavour | None, ...] = FLAVOURS.get(graph.kind, ())
+            if graph.kind != "language_model":
+                flavours = (None, *flavours)
+            yield f"{label}.flavour", "one of the kind", "one of the kind" if graph.flavour in flavours else graph.flavour
             yield f"{label}.cache", "a cache" if cached else None, "a cache" if graph.cache else None
             expected = interface(
                 graph.kind, graph.flavour, self.sizes, graph.format.activations, graph.cache.dtype if graph.cache else None

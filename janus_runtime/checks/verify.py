@@ -51,8 +51,8 @@ def verify_goldens(engines: Engines) -> Iterator[Check]:
             raise BundleError(f"{engines.bundle.path / GOLDENS} cannot be read: {error}; export the bundle again") from None
     for name, graph in engines.manifest.graphs.items():
         kind = graph.kind
-        if kind == "language_model" and name != engines.language_model.name:
-            continue
+        if name != (engines.language_model.name if kind == "language_model" else engines.name_of(kind)):
+            continue  # another backend's
         golden = {key.removeprefix(f"{kind}/"): value for key, value in goldens.items() if key.startswith(f"{kind}/")}
         needed = _USED.get(kind) or set(_tensors(engines, name))
         if missing := sorted(needed - golden.keys()):

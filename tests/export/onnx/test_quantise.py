@@ -12,13 +12,13 @@ from onnxruntime.capi import _pybind_state as ort_state
 
 import janus_runtime
 from janus_export.checkpoint.checkpoint import open_checkpoint
-from janus_export.onnx.quantise import Quantised, quantise
+from janus_export.onnx.blocks import Quantised, quantise
 from janus_export.precision import Blocks
 from janus_export.recipes import CheckpointError, FromCheckpoint
 from janus_runtime.checks.tolerances import tolerance
 from janus_runtime.checks.verify import verify_goldens
 
-BLOCKS = [Blocks(4, 32), Blocks(4, 128), Blocks(8, 64), Blocks(8, 128)]
+BLOCKS = [Blocks(4, 32), Blocks(4, 256), Blocks(8, 64), Blocks(8, 128)]
 ROWS = arrays.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 150)), elements=st.floats(-100, 100, width=32))
 
 
@@ -30,7 +30,7 @@ def restored(codes, scales, blocks, columns):
     return whole.reshape(len(codes), -1)[:, :columns]
 
 
-@pytest.mark.parametrize("blocks", BLOCKS, ids=str)
+@pytest.mark.parametrize("blocks", [each for each in BLOCKS if each.bits == 8], ids=str)
 @given(rows=ROWS)
 def test_no_weight_moves_by_more_than_a_step(blocks, rows):
     """Half a step by rounding; a whole one where a value meets its own opposite, which has no code."""
@@ -42,7 +42,30 @@ def test_no_weight_moves_by_more_than_a_step(blocks, rows):
     assert (moved <= limit * 1.001 + 1e-30).all()
 
 
-@pytest.mark.parametrize("blocks", BLOCKS, ids=str)
+@pytest.mark.parametrize("blocks", [each for each in BLOCKS if each.bits == 4], ids=str)
+@given(rows=ROWS)
+def test_a_fitted_scale_errs_no_more_than_the_largest_magnitude_does(blocks, rows):
+    codes, scales = quantise(rows, blocks)
+    grouped = np.pad(rows, ((0, 0), (0, -rows.shape[1] % blocks.size))).reshape(len(rows), -1, blocks.size)
+    widest = grouped[np.arange(len(rows))[:, None], np.arange(grouped.shape[1]), np.abs(grouped).argmax(-1)] / -8
+    steps = np.divide(grouped, widest[..., None], out=np.zeros_like(grouped), where=widest[..., None] != 0)
+    plain = np.clip(np.rint(steps), -8, 7) * widest[..., None]
+    fitted = np.pad(restored(codes, scales, blocks, rows.shape[1]), ((0, 0), (0, -rows.shape[1] % blocks.size))).reshape(grouped.shape)
+    errors = [np.square(each - grouped).sum(-1, dtype=np.float64) for each in (fitted, plain)]
+    assert (errors[0] <= errors[1] * 1.001 + 1e-6 * np.square(grouped).sum(-1)).all()
+
+
+def test_fitted_blocks_of_256_lose_as_little_as_plain_ones_of_128():
+    rows = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
+    fitted = restored(*quantise(rows, Blocks(4, 256)), Blocks(4, 256), 1024)
+    grouped = rows.reshape(64, -1, 128)
+    high, low = grouped.max(-1, keepdims=True), grouped.min(-1, keepdims=True)
+    widest = np.where(high > -low, high, low) / -8
+    plain = (np.clip(np.rint(grouped / widest), -8, 7) * widest).reshape(rows.shape)
+    assert np.square(fitted - rows).sum() < 1.02 * np.square(plain - rows).sum()
+
+
+@pytest.mark.parametrize("blocks", [each for each in BLOCKS if each.bits == 8], ids=str)
 def test_onnx_runtime_quantises_alike(blocks):
     rows = np.random.default_rng(0).normal(size=(48, 256)).astype(np.float32)
     codes, scales = quantise(rows, blocks)
@@ -112,19 +135,35 @@ def test_every_graph_keeps_its_tolerance(bundles, precision):
         assert check.passed and check.tolerance == tolerance(graphs[check.graph].kind, weights), check
 
 
-@pytest.mark.parametrize(("precision", "bits"), [("int8", 8), ("int4", 4)])
-def test_matrices_of_the_decoder_are_integers_and_nothing_else_is(bundles, precision, bits):
-    model = onnx.load(bundles("small", precision) / "language_model.gqa.onnx", load_external_data=False)
-    products = [node for node in model.graph.node if node.op_type in ("MatMul", "MatMulNBits")]
-    assert {node.op_type for node in products} == {"MatMulNBits"}
+@pytest.mark.parametrize(
+    ("precision", "graph", "product"),
+    [
+        ("int8", "language_model.gqa", "MatMulIntegerToFloat"),
+        ("int8", "language_model.gqa_cuda", "MatMulNBits"),
+        ("int8", "vision_encoder", "MatMulNBits"),
+        ("int8", "vision_encoder.cpu", "MatMulIntegerToFloat"),
+        ("int4", "language_model.gqa", "MatMulNBits"),
+        ("int4", "vision_encoder.cpu", "MatMulIntegerToFloat"),
+    ],
+)
+def test_stored_matrices_are_integers_and_nothing_else_is(bundles, precision, graph, product):
+    model = onnx.load(bundles("small", precision) / f"{graph}.onnx", load_external_data=False)
+    stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type in (product, "MatMul") and stored.keys() & set(node.input)]
+    assert {node.op_type for node in products} == {product}
     for node in products:
-        attributes = {attribute.name: attribute.i for attribute in node.attribute}
-        assert attributes["bits"] == bits and attributes["accuracy_level"] == 4
-    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    assert {kind for name, kind in kinds.items() if name.endswith(".codes")} == {TensorProto.UINT8}
-    assert {kind for name, kind in kinds.items() if "norm" in name} == {TensorProto.FLOAT}
+        if product == "MatMulNBits":
+            attributes = {attribute.name: attribute.i for attribute in node.attribute}
+            assert attributes["bits"] == (4 if precision == "int4" and graph.startswith("language_model") else 8)
+            assert attributes["accuracy_level"] == 4
+    assert {kind for name, kind in stored.items() if name.endswith("codes")} == {TensorProto.UINT8}
+    assert not {kind for name, kind in stored.items() if "norm" in name} - {TensorProto.FLOAT, TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_what_draws_pixels_stays_whole(bundles, precision):
     decoder = onnx.load(bundles("small", precision) / "image_decoder.onnx", load_external_data=False)
-    assert "MatMulNBits" not in {node.op_type for node in decoder.graph.node}
+    assert not {"MatMulNBits", "MatMulIntegerToFloat"} & {node.op_type for node in decoder.graph.node}
 
 
 def test_an_int4_bundle_is_smaller_and_still_draws_and_answers(bundles):
