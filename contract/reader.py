@@ -3,8 +3,8 @@
     python contract/reader.py draw BUNDLE PROMPT --seed 7 --out picture.png
     python contract/reader.py ask BUNDLE IMAGE QUESTION
 
-`draw` prints {"image_ids": [...]} and is for models that draw ids; `ask` prints {"text": ...} and is for every family. An error is
-one line on stderr and exit code 1. The graphs run in ONNX Runtime on the CPU, the language model in its flavour `gqa`.
+`draw` prints {"image_ids": [...]}, or {"latents": [...]} of JanusFlow in order; `ask` prints {"text": ...}. An error is one line on
+stderr and exit code 1. The graphs run in ONNX Runtime on the CPU, the language model in its flavour `gqa`.
 """
 
 import argparse
@@ -22,6 +22,8 @@ from tokenizers import Tokenizer  # noqa: E402
 
 FORMAT = 6
 GRID = 32  # a prompt is cut at multiples of so many tokens, counted from its row's start
+PADDING = 64  # JanusFlow's prompts are padded to multiples of it
+MASKED = -30000
 LOW_32_BITS = 0xFFFFFFFF
 
 
@@ -138,9 +140,20 @@ def philox(seed, step, count):
     return np.stack(words, axis=1).reshape(-1)[:count]
 
 
+def uniform(seed, step, count):
+    return ((philox(seed, step, count) >> np.uint64(8)).astype(np.float64) + 0.5) / 2**24
+
+
 def gumbel(seed, step, count):
-    uniform = ((philox(seed, step, count) >> np.uint64(8)).astype(np.float64) + 0.5) / 2**24
-    return (-np.log(-np.log(uniform))).astype(np.float32)
+    return (-np.log(-np.log(uniform(seed, step, count)))).astype(np.float32)
+
+
+def normal(seed, shape):
+    count = int(np.prod(shape))
+    first, second = uniform(seed, 0, count + count % 2).reshape(-1, 2).T
+    radius, angle = np.sqrt(-2 * np.log(first)), 2 * np.pi * second
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+    return pairs.reshape(-1)[:count].reshape(shape).astype(np.float32)
 
 
 def draw_id(scores, options, step):
@@ -161,10 +174,12 @@ def draw_id(scores, options, step):
 def draw(bundle, options):
     """Text to image."""
     sizes = bundle.manifest["image_output"]
-    if sizes["num_ids"] is None:
-        raise ReaderError(f"{bundle.folder}: draw is for models that draw ids, and this one is JanusFlow")
     bundle.require("generation")
     bundle.check(options.prompt)
+    if sizes["num_ids"] is None:
+        return draw_by_flow(bundle, options)
+    if options.solver or options.steps:
+        raise ReaderError(f"{bundle.folder}: solver and steps are JanusFlow's, and this model draws ids")
     ids = bundle.encode(bundle.turn(options.prompt.strip()).strip() + bundle.texts["begin_of_image"])
     length = len(ids) + sizes["num_tokens"]
     if length > bundle.manifest["language_model"]["max_length"]:
@@ -181,12 +196,58 @@ def draw(bundle, options):
             break
         hidden = model.append(bundle.run("image_embed", image_ids=np.full((2, 1), image_ids[-1], np.int32)))
     if options.out:
-        decode_picture(bundle, image_ids).save(options.out, format="PNG")
+        decode_picture(bundle, image_ids=np.array([image_ids], np.int32)).save(options.out, format="PNG")
     return {"image_ids": image_ids}
 
 
-def decode_picture(bundle, image_ids):
-    pixels = bundle.run("image_decoder", image_ids=np.array([image_ids], np.int32))[0]
+def flow_steps(solver, count, shift):
+    """When each of `count` steps begins, 0 to 1000, and its two factors, fp32."""
+    k = np.arange(count + 1)
+    d = shift * count - (shift - 1) * k
+    length, back = shift * count / (d[:-1] * d[1:]), np.zeros(count)
+    if solver == "ab2":
+        back[1:] = length[1:] * (d[:-2] / d[2:]) / 2
+    return [each.astype(np.float32) for each in (1000 * k[:-1] / d[:-1], length + back, back)]
+
+
+def draw_by_flow(bundle, options):
+    """Text to latents to image."""
+    flow, model = bundle.manifest["flow"], bundle.manifest["language_model"]
+    solver = options.solver or "euler"
+    count, shift = options.steps or flow["solvers"][solver]["steps"], flow["solvers"][solver]["shift"]
+    ids = bundle.encode(bundle.turn(options.prompt.strip()).strip())
+    limit = model["max_length"] - bundle.manifest["image_output"]["num_tokens"] - 1
+    if len(ids) > limit or not 1 <= count <= 10000 or options.temperature != 1 or options.top_k or options.top_p != 1:
+        raise ReaderError(f"expected at most {limit} tokens, got {len(ids)}; 1 to 10000 steps; no temperature, top-k and top-p")
+    places = min(-(-len(ids) // PADDING) * PADDING, limit)
+    embeds = bundle.embed([ids])
+    prefix = np.zeros((1, 2, places, model["hidden_size"]), embeds.dtype)
+    prefix[0, 0, : len(ids)], prefix[0, 1, 0] = embeds[0], embeds[0, 0]
+    seen = np.full((1, 2, places), MASKED, embeds.dtype)
+    seen[0, 0, : len(ids)] = seen[0, 1, 0] = 0
+    nothing, hidden = np.zeros((1, 2, 1, model["hidden_size"]), embeds.dtype), np.full((1, 2, 1), MASKED, embeds.dtype)
+    session, names = bundle.session("flow_step"), bundle.manifest["graphs"]["flow_step"]["cache"]
+    cache = [np.zeros((1, 2, model["num_heads"], 1, model["head_size"]), names["dtype"])] * len(names["inputs"])
+    times, dt, back = flow_steps(solver, count, shift)
+    time_embeds, conditions = bundle.session("time_embed").run(["time_embeds", "conditions"], {"times": times})
+    common = {"first_position": np.array([len(ids)], np.int32), "cfg_weight": np.array([options.cfg_weight], np.float32)}
+    latents, before = normal(options.seed, (1, flow["latent_channels"], flow["latent_size"], flow["latent_size"])), None
+    for step in range(count):
+        prompt = (prefix, seen, hidden) if step == 0 else (nothing, hidden, seen)
+        now = {"time_embeds": time_embeds[step][None], "conditions": conditions[step][None], "dt": dt[step][None]}
+        inputs = {"latents": latents, **dict(zip(("prefix_embeds", "prefix_mask", "past_mask"), prompt, strict=True)), **now, **common}
+        inputs.update(zip(names["inputs"], cache, strict=True))
+        latents, velocity, *new = session.run(["next_latents", "velocity", *names["outputs"]], inputs)
+        cache = new if step == 0 else cache
+        latents = latents - back[step] * before if back[step] else latents
+        before = velocity
+    if options.out:
+        decode_picture(bundle, latents=latents).save(options.out, format="PNG")
+    return {"latents": latents.ravel().tolist()}
+
+
+def decode_picture(bundle, **drawn):
+    pixels = bundle.run("image_decoder", **drawn)[0]
     scaled = np.clip((pixels + np.float32(1)) / np.float32(2) * np.float32(255), 0, 255)
     return Image.fromarray(np.ascontiguousarray(scaled.astype(np.uint8).transpose(1, 2, 0)))
 
@@ -257,8 +318,10 @@ def parse_arguments(arguments=None):
     common.add_argument("--top-p", type=float, default=1.0, help="1 keeps all")
     parser = argparse.ArgumentParser(description="Run a Janus bundle; written from docs/bundle.md alone.")
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("draw", parents=[common], help="print the ids of a picture of a prompt")
+    command = commands.add_parser("draw", parents=[common], help="print the ids or latents of a picture of a prompt")
     command.add_argument("prompt")
+    command.add_argument("--solver", choices=["euler", "ab2"], help="of JanusFlow; default: euler")
+    command.add_argument("--steps", type=int, help="of JanusFlow; default: the bundle's for the solver")
     command.add_argument("--cfg-weight", type=float, help="guidance")
     command.add_argument("--out", metavar="FILE.png", help="write the picture too")
     command.set_defaults(run=draw, max_tokens=None)

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec
 
 from .backends import Backend, BackendName, open_backend
 from .bundle.bundle import NANO, Bundle
-from .bundle.manifest import TOKENIZER, Manifest, Task
+from .bundle.manifest import TOKENIZER, Manifest, Solver, Task
 from .bundle.plans import built_for
 from .chat import Answer, Asker, Chat
 from .checks.latency import Timing, stages, time_stages
@@ -98,6 +98,7 @@ class Janus:
         temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
+        solver: Solver | None = None,
         steps: int | None = None,
         image: Picture | None = None,
         exif_orientation: bool = True,
@@ -112,8 +113,9 @@ class Janus:
         the generator, which frees the memory of the batch at once.
 
         Picture i of a prompt is picture 0 with `seed + i`. `cfg_weight` and `temperature` default to the model's;
-        temperature 0 is greedy; `top_k` 0 and `top_p` 1 sample from all ids, as the original does. `steps` is JanusFlow's, which
-        has no ids and takes none of these three. `image` is a picture that the prompts speak of, for checkpoints trained to draw
+        temperature 0 is greedy; `top_k` 0 and `top_p` 1 sample from all ids, as the original does. `solver`, `euler` by default or
+        `ab2`, which needs fewer `steps`, and `steps`, by default the bundle's for that solver, are JanusFlow's, which has no ids and takes
+        none of these three. `image` is a picture that the prompts speak of, for checkpoints trained to draw
         from one, such as Janus-4o, on the CPU where they draw by ids; `exif_orientation` turns it upright
         as its EXIF says; `image_weight`, by default 5, is the weight of its visual features relative to its ids. `batch_size`
         pictures, by default 8 or what the plans of TensorRT hold, are drawn at once: more is faster in all and takes more memory.
@@ -132,6 +134,7 @@ class Janus:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            solver=solver,
             steps=steps,
             image_weight=image_weight,
         )
@@ -155,6 +158,7 @@ class Janus:
         temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
+        solver: Solver | None = None,
         steps: int | None = None,
         image: Picture | None = None,
         image_weight: float | None = None,
@@ -178,6 +182,7 @@ class Janus:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            solver=solver,
             steps=steps,
             image_weight=image_weight,
         )

@@ -22,6 +22,9 @@ class OpenOptions(Structure):
     ]
 
 
+SOLVERS = {"euler": 1, "ab2": 2}
+
+
 class Info(Structure):
     _fields_ = [
         ("struct_size", c_size_t),
@@ -36,6 +39,9 @@ class Info(Structure):
         ("max_tokens", c_int32),
         ("cfg_weight", c_double),
         ("temperature", c_double),
+        ("ab2_steps", c_int32),
+        ("ab2_shift", c_double),
+        ("euler_shift", c_double),
     ]
 
 
@@ -84,6 +90,7 @@ class GenerateOptions(Structure):
         ("on_step", ON_STEP),
         ("on_picture", ON_PICTURE),
         ("user", c_void_p),
+        ("solver", c_int32),
     ]
 
 
@@ -233,7 +240,7 @@ class Model:
         options.prompts = (c_char_p * len(given))(*(each if isinstance(each, bytes) else each.encode() for each in given))
         options.num_prompts = len(given)
         for name, value in settings.items():
-            setattr(options, name, value)
+            setattr(options, name, SOLVERS.get(value, value) if name == "solver" else value)
         if image is not None:
             options.image = image
         pictures: list[Picture] = []

@@ -22,10 +22,12 @@ from onnx import TensorProto, helper
 import janus_runtime
 from bench.bundles import open_manifests
 from bench.machine import where, write_report
+from janus_runtime.bundle.manifest import Schedule
 from janus_runtime.checks.verify import relative_difference
 from janus_runtime.console.commands import FiniteFloat
 from janus_runtime.console.errors import report_errors
-from janus_runtime.drawing.flow import FlowDrawer, time_steps
+from janus_runtime.drawing.flow import FlowDrawer
+from janus_runtime.drawing.solver import make_steps
 from janus_runtime.errors import JanusError
 from janus_runtime.sampling.noise import normal
 from janus_runtime.sampling.sampler import Floats
@@ -62,7 +64,7 @@ class Ours:
         drawer = FlowDrawer(janus._engines)
         self.latents = np.zeros((1, drawer.flow.latent_channels, drawer.flow.latent_size, drawer.flow.latent_size), np.float32)
         # The loop hands its latents on; a step of ours starts from what lies there.
-        self.steps = drawer.integrate(self.latents, drawer.prefix([prompt]), steps, cfg_weight)
+        self.steps = drawer.integrate(self.latents, drawer.prefix([prompt]), make_steps("euler", Schedule(steps, 1.0)), cfg_weight)
 
     def step(self, latents: Floats, moment: float) -> Floats:
         self.latents[...] = latents
@@ -133,21 +135,21 @@ def main(checkpoint: Path, bundles: tuple[str, ...], tokens: int, count: int, cf
         loop = Loop(checkpoint, prompt, cfg_weight)
         systems = [loop, *(Ours(janus, prompt, cfg_weight, steps) for janus in opened)]
         rates = {"fp32": sgemm_gflops(), "int8": int8_gflops()}
-        moments, dt = time_steps(steps)
+        schedule = make_steps("euler", Schedule(steps, 1.0))
         latents = normal(0, (flow.latent_channels, flow.latent_size, flow.latent_size))[None]
         spent: dict[str, list[float]] = {system.name: [] for system in systems}
         errors: dict[str, list[float]] = {system.name: [] for system in systems[1:]}
         for step in range(min(count, steps)):
             for system in systems:
                 start = time.perf_counter()
-                velocity = system.step(latents, float(moments[step]))
+                velocity = system.step(latents, float(schedule.times[step]))
                 spent[system.name].append(time.perf_counter() - start)
                 if system is loop:
                     expected = velocity
                 else:
                     errors[system.name].append(relative_difference(velocity, expected))
                 click.echo(f"{system.name:16} step {step}: {spent[system.name][-1]:7.2f} s", err=True)
-            latents = latents + dt * expected
+            latents = latents + schedule.dt[step] * expected
         mlp_size = loop.model.language_model.config.intermediate_size
         gflop = step_gflop(manifests[0], mlp_size, tokens)
         medians = {name: median(times[1:]) for name, times in spent.items()}

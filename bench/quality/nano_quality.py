@@ -75,14 +75,17 @@ def _in_place(scene: Scene, seen: tuple[Thing, ...]) -> bool:
     return min(PLACES, key=lambda place: float(np.linalg.norm(offset - OFF_CENTRE * np.array(PLACES[place])))) == scene.detail
 
 
-def draw(janus: janus_runtime.Janus, draws: int, cfg_weight: float | None, tell: Callable[[str], None], seed: int = SEED) -> Outcomes:
-    """The i-th prompt and its noise are the same for every bundle."""
+def draw(
+    janus: janus_runtime.Janus, draws: int, cfg_weight: float | None, tell: Callable[[str], None], seed: int = SEED, **settings: Any
+) -> Outcomes:
+    """The i-th prompt and its noise are the same for every bundle and all other `settings` of `generate`."""
     rng = np.random.default_rng(seed)
     scenes = [sample(rng, held_out=True) for _ in range(draws)]
     prompts = [caption(scene, rng, new=True) for scene in scenes]
     outcomes: Outcomes = {}
     for start in range(0, draws, _BATCH):
-        pictures = janus.generate(prompts[start : start + _BATCH], seed=seed + start, cfg_weight=cfg_weight, batch_size=_BATCH)
+        chosen = prompts[start : start + _BATCH]
+        pictures = janus.generate(chosen, seed=seed + start, cfg_weight=cfg_weight, batch_size=_BATCH, **settings)
         for index, picture in enumerate(pictures, start):
             for name, right in drawing_outcomes(scenes[index], prompts[index], np.asarray(picture.image)).items():
                 outcomes.setdefault(name, []).append(right)

@@ -76,13 +76,16 @@ DrawSettings make_settings(const Manifest &manifest, const AskedSettings &asked,
         if (settings.sampler.temperature != 1 || asked.top_k || asked.top_p != 1) {
             throw Error(JANUS_VALUE, "this model draws by a flow and has no ids to choose from; leave temperature, top_k and top_p out");
         }
-        settings.steps = asked.steps.value_or(manifest.flow->euler.steps);
-        if (settings.steps < 1 || settings.steps > MAX_STEPS) {
-            throw Error(JANUS_VALUE, "steps is " + std::to_string(settings.steps) + "; expected 1 to " + std::to_string(MAX_STEPS));
+        settings.solver = asked.solver.value_or(FlowSolver::euler);
+        settings.schedule = manifest.flow->schedule(settings.solver);
+        settings.schedule.steps = asked.steps.value_or(settings.schedule.steps);
+        if (settings.schedule.steps < 1 || settings.schedule.steps > MAX_STEPS) {
+            throw Error(JANUS_VALUE,
+                        "steps is " + std::to_string(settings.schedule.steps) + "; expected 1 to " + std::to_string(MAX_STEPS));
         }
-    } else if (asked.steps) {
-        throw Error(JANUS_VALUE, "this model draws " + std::to_string(manifest.image_output.num_tokens) +
-                                     " ids, one a step; steps are JanusFlow's: leave them out");
+    } else if (asked.steps || asked.solver) {
+        throw Error(JANUS_VALUE, "this model draws " + std::to_string(manifest.image_output.num_tokens) + " ids, one a step; " +
+                                     (asked.steps ? "steps are JanusFlow's: leave them out" : "a solver is JanusFlow's: leave it out"));
     }
     settings.image_weight = make_image_weight(manifest, asked.image_weight, from_image);
     return settings;

@@ -17,11 +17,12 @@ namespace janus {
 
 constexpr double IMAGE_WEIGHT = 5; // of a reference picture, by default: Janus-4o's
 
-// Of one request, checked once. JanusFlow has steps, other models a sampler.
+// Of one request, checked once. JanusFlow has a solver and its schedule, other models a sampler.
 struct DrawSettings {
     double cfg_weight = 0;
     Sampler sampler;
-    int steps = 0;
+    FlowSolver solver = FlowSolver::euler;
+    Schedule schedule{};
     std::optional<double> image_weight; // of a reference picture, for models that draw ids
 
     Guidance guidance() const { return {image_weight ? Guidance::from_image : Guidance::pairs, cfg_weight, image_weight.value_or(0)}; }
@@ -33,6 +34,7 @@ struct AskedSettings {
     std::optional<double> cfg_weight, temperature, image_weight;
     uint64_t top_k = 0;
     double top_p = 1;
+    std::optional<FlowSolver> solver;
     std::optional<int> steps;
 };
 DrawSettings make_settings(const Manifest &manifest, const AskedSettings &asked, bool from_image);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "flow_solver.h"
 #include "noise.h"
 
 namespace janus {
@@ -121,28 +122,30 @@ std::vector<Tensor> FlowDrawer::draw(const std::vector<Job> &jobs, const std::ve
     const KvCache &names = engine.graph().cache.value();
     const DType f = engine.graph().activations;
     const auto count = static_cast<int64_t>(jobs.size());
-    const int steps = settings.steps;
+    const FlowSteps plan = make_steps(settings.solver, settings.schedule);
+    const int steps = settings.schedule.steps;
     const int64_t width = manifest.language_model.hidden_size, heads = manifest.language_model.num_heads,
                   head_size = manifest.language_model.head_size;
 
     Tensor times(DType::float32, {steps}), time_embeds(DType::float32, {steps, width});
     Tensor conditions(DType::float32, {steps, manifest.flow->condition_size});
-    for (int step = 0; step < steps; ++step) times.as<float>()[step] = static_cast<float>(1000.0 * step / steps);
+    std::copy(plan.times.begin(), plan.times.end(), times.as<float>());
     engines_["time_embed"].run({{"times", times.view()}}, {{"time_embeds", time_embeds.view()}, {"conditions", conditions.view()}});
 
     const Prefix prompt = make_prefix(jobs, reference);
     // After the first step the prefix is one token that nobody sees.
     const Tensor no_embeds(f, {count, 2, 1, width}), nothing_seen = make_mask(f, {count, 2, 1});
-    const Tensor cfg_weight = repeat(static_cast<float>(settings.cfg_weight), count), dt = repeat(static_cast<float>(1.0 / steps), count);
+    const Tensor cfg_weight = repeat(static_cast<float>(settings.cfg_weight), count);
     // Before the first step the cache is one place that nobody sees; the first step gives the cache of all others.
     std::vector<Tensor> cache;
     for (size_t i = 0; i < names.inputs.size(); ++i) cache.emplace_back(names.dtype, Shape{count, 2, heads, 1, head_size});
 
-    Tensor latents = make_noise(jobs);
+    Tensor latents = make_noise(jobs), before; // the velocity of the step before
     for (int step = 0; step < steps; ++step) {
         const bool is_first = step == 0;
         const int64_t tokens = is_first ? prompt.mask.shape()[2] : 1;
         const Tensor now = rows_of(time_embeds, step, count), condition = rows_of(conditions, step, count);
+        const Tensor dt = repeat(plan.dt[static_cast<size_t>(step)], count);
         Tensor next(DType::float32, latents_shape(count)), velocity(DType::float32, latents_shape(count));
         std::vector<Tensor> made;
         for (size_t i = 0; i < names.outputs.size(); ++i) made.emplace_back(names.dtype, Shape{count, 2, heads, tokens, head_size});
@@ -162,7 +165,9 @@ std::vector<Tensor> FlowDrawer::draw(const std::vector<Job> &jobs, const std::ve
         }
         engine.run(inputs, outputs);
         if (is_first) cache = std::move(made);
+        finish_step(next, plan.back[static_cast<size_t>(step)], before);
         latents = std::move(next);
+        before = std::move(velocity);
         check_finite("flow_step", latents, " after " + std::to_string(step + 1) + " steps");
         on_step();
     }

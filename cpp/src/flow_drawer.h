@@ -1,4 +1,4 @@
-// How JanusFlow draws: seeded noise -> Euler steps of a guided flow, over one prompt -> latents.
+// How JanusFlow draws: seeded noise -> steps of a guided flow, over one prompt -> latents.
 #pragma once
 
 #include "drawing.h"
@@ -10,7 +10,7 @@ public:
     FlowDrawer(Engines &engines, const Prompter &prompter) : engines_(engines), prompter_(prompter) {}
 
     std::vector<std::string> graphs(bool from_image) const override;
-    int num_steps(const DrawSettings &settings) const override { return settings.steps; }
+    int num_steps(const DrawSettings &settings) const override { return settings.schedule.steps; }
     // The length that a prompt is padded to: a step rounds by it, so only pictures of one padded length share a call.
     int batch_key(const Ids &ids) const override;
     std::vector<Tensor> encode_reference(const std::vector<float> &pixels) override;

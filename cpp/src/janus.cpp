@@ -57,6 +57,14 @@ constexpr double OF_THE_MODEL = std::numeric_limits<double>::quiet_NaN();
 std::optional<double> given(double number) { return std::isnan(number) ? std::nullopt : std::optional(number); }
 std::optional<int> given(int32_t number) { return number ? std::optional<int>(number) : std::nullopt; }
 
+std::optional<FlowSolver> given_solver(janus_solver solver) {
+    if (solver < JANUS_SOLVER_DEFAULT || solver > JANUS_SOLVER_AB2) {
+        throw Error(JANUS_VALUE, "solver is " + std::to_string(solver) + "; expected a janus_solver, 0 to 2");
+    }
+    if (solver == JANUS_SOLVER_DEFAULT) return std::nullopt;
+    return solver == JANUS_SOLVER_AB2 ? FlowSolver::ab2 : FlowSolver::euler;
+}
+
 uint64_t check_seed(uint64_t seed, size_t count) {
     if (count && seed > std::numeric_limits<uint64_t>::max() - (count - 1)) {
         throw Error(JANUS_VALUE, "seed is " + std::to_string(seed) + "; expected 0 to 2^64 - " + std::to_string(count));
@@ -82,8 +90,8 @@ DrawRequest read_request(const OpenModel &model, const janus_generate_options &o
         request.pixels = preprocess(read_image(options.image), manifest.image_input);
     }
     const AskedSettings asked{
-        given(options.cfg_weight), given(options.temperature), given(options.image_weight), options.top_k, options.top_p,
-        given(options.steps)};
+        given(options.cfg_weight),    given(options.temperature), given(options.image_weight), options.top_k, options.top_p,
+        given_solver(options.solver), given(options.steps)};
     request.settings = make_settings(manifest, asked, options.image != nullptr);
     request.n = options.n;
     request.seed = check_seed(options.seed, options.n);
@@ -212,6 +220,9 @@ janus_status janus_model_info(const janus_model *model, janus_info *info) {
         ours.max_tokens = manifest.defaults.max_tokens;
         ours.cfg_weight = manifest.defaults.cfg_weight;
         ours.temperature = manifest.defaults.temperature;
+        ours.ab2_steps = manifest.flow ? manifest.flow->ab2.steps : 0;
+        ours.ab2_shift = manifest.flow ? manifest.flow->ab2.shift : 0;
+        ours.euler_shift = manifest.flow ? manifest.flow->euler.shift : 0;
         write_struct(ours, info);
     });
 }

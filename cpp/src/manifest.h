@@ -51,7 +51,7 @@ struct ImageOutput {
     std::optional<int> num_ids; // none for JanusFlow
 };
 
-enum class Solver { euler, ab2 };
+enum class FlowSolver { euler, ab2 };
 
 // A solver's steps by default, and how much their times crowd at the noise: 1 spaces them evenly.
 struct Schedule {
@@ -63,7 +63,7 @@ struct Flow {
     int latent_channels, latent_size, condition_size;
     Schedule euler, ab2;
 
-    const Schedule &schedule(Solver solver) const { return solver == Solver::ab2 ? ab2 : euler; }
+    const Schedule &schedule(FlowSolver solver) const { return solver == FlowSolver::ab2 ? ab2 : euler; }
 };
 
 struct Defaults {

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..bundle.manifest import Schedule
 from ..decoding.engine import Modality
 from ..decoding.engines import Engines
 from ..decoding.sessions import open_session
 from ..drawing.flow import FlowDrawer
+from ..drawing.solver import make_steps
 
 PROMPT_TOKENS = 20  # of a drawing prompt, as long as a sentence
 QUESTION_TOKENS = 40  # beside the picture, template included
@@ -98,11 +100,11 @@ def _flow_stages(engines: Engines, rows: int) -> Iterator[Stage]:
     prefix = drawer.prefix([engines.embed_text(_ids(engines, PROMPT_TOKENS))] * pictures)
 
     def first() -> None:
-        next(drawer.integrate(noise, prefix, flow.solvers.euler.steps, 2.0))
+        next(drawer.integrate(noise, prefix, make_steps("euler", flow.solvers.euler), 2.0))
 
     def later() -> Iterator[None]:
         while True:
-            steps = drawer.integrate(noise, prefix, _MANY_STEPS, 2.0)
+            steps = drawer.integrate(noise, prefix, make_steps("euler", Schedule(_MANY_STEPS, 1.0)), 2.0)
             next(steps)
             for _ in steps:
                 yield

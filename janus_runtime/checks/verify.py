@@ -19,7 +19,8 @@ from ..bundle.manifest import GOLDENS
 from ..decoding.engine import Modality
 from ..decoding.engines import Engines
 from ..decoding.sessions import open_session
-from ..drawing.flow import FlowDrawer, time_steps
+from ..drawing.flow import FlowDrawer
+from ..drawing.solver import make_steps
 from ..errors import BundleError
 from .tolerances import tolerance
 
@@ -95,7 +96,7 @@ def _run_times(engines: Engines, golden: dict[str, NDArray[Any]]) -> float:
     """At the times of this runtime, which must be the golden's."""
     flow = engines.manifest.flow
     assert flow is not None
-    times, _ = time_steps(flow.solvers.euler.steps)
+    times = make_steps("euler", flow.solvers.euler).times
     return max(relative_difference(times, golden["times"]), _run_graph(engines, "time_embed", golden))
 
 
@@ -115,6 +116,6 @@ def _run_session(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[A
 def _run_flow(engines: Engines, golden: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """The golden's prompt and noise -> velocities of the first steps [steps, 1, c, s, s]."""
     drawer = FlowDrawer(engines)
-    count, cfg_weight = drawer.flow.solvers.euler.steps, float(golden["cfg_weight"][0])
-    steps = drawer.integrate(golden["noise"], drawer.prefix(list(golden["prompt"])), count, cfg_weight)
-    return np.stack([velocity for _, velocity in islice(steps, len(golden["velocity"]))])
+    steps, cfg_weight = make_steps("euler", drawer.flow.solvers.euler), float(golden["cfg_weight"][0])
+    taken = drawer.integrate(golden["noise"], drawer.prefix(list(golden["prompt"])), steps, cfg_weight)
+    return np.stack([velocity for _, velocity in islice(taken, len(golden["velocity"]))])

@@ -45,5 +45,5 @@ def _drawn(manifest: "Manifest") -> str:
     size = f"{picture.size}x{picture.size}"
     if flow:
         latents = f"{flow.latent_size}x{flow.latent_size} latents of {flow.latent_channels} channels"
-        return f"{size}, {latents}, {flow.solvers.euler.steps} steps"
+        return f"{size}, {latents}, {flow.solvers.euler.steps} steps, {flow.solvers.ab2.steps} with --solver ab2"
     return f"{size}, {picture.num_tokens} tokens of {picture.num_ids}"

@@ -1,4 +1,4 @@
-"""How JanusFlow draws: seeded noise -> Euler steps of a guided flow, over one prompt -> latents -> pixels.
+"""How JanusFlow draws: seeded noise -> steps of a guided flow, over one prompt -> latents -> pixels.
 
 Letters: n pictures of a call, T tokens of the longest prompt, P places of a padded prompt, D hidden size, c latent channels, s latent size.
 """
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.interface import MASKED
+from ..bundle.manifest import Schedule
 from ..decoding.engine import check_finite
 from ..decoding.engines import Engines
 from ..decoding.lane import Counts, Lane, Request, as_error
@@ -19,6 +20,7 @@ from ..prompt import Ids, splice
 from ..sampling.noise import normal
 from ..sampling.sampler import Floats
 from .request import DrawSettings, ReferenceFeatures
+from .solver import Steps, finish_step, make_steps
 
 Prefix = dict[str, NDArray[Any]]
 Tensors = dict[str, NDArray[Any]]
@@ -37,9 +39,11 @@ class FlowLane(Lane):
     drawer: "FlowDrawer"
     prefix: Prefix
     latents: Floats
+    steps: Steps
     times: Tensors
     weights: Tensors
-    num_steps: int
+    velocity: Floats | None = None
+    """Of its last step."""
     cached_tokens: int = 0
     drawn: list[int] = field(default_factory=list)
 
@@ -56,6 +60,12 @@ class FlowLane(Lane):
     def now(self) -> Tensors:
         """Of the step that comes next, [1, …]."""
         return {name: table[len(self.drawn)][None] for name, table in self.times.items()} | self.weights
+
+    def take(self, next_latents: Floats, velocity: Floats) -> None:
+        """What a step gave, [1, …] each."""
+        self.latents = finish_step(next_latents, self.steps.back[len(self.drawn)], self.velocity)
+        self.velocity = velocity
+        self.drawn.append(len(self.drawn))
 
 
 class FlowDrawer:
@@ -93,17 +103,17 @@ class FlowDrawer:
         return self.prefix([embeds])
 
     def lane(self, request: Request, prompt: Prefix, seed: int, settings: DrawSettings) -> FlowLane:
-        steps = self.num_steps(settings)
-        times, dt = time_steps(steps)
+        assert settings.solver is not None and settings.shift is not None
+        steps = make_steps(settings.solver, Schedule(self.num_steps(settings), settings.shift))
         return FlowLane(
             request=request,
             kind=("flow", prompt["prefix_mask"].shape[-1]),
             drawer=self,
             prefix=prompt,
             latents=normal(seed, (self.flow.latent_channels, self.flow.latent_size, self.flow.latent_size))[None],
-            times=self.engines["time_embed"].run({"times": times}),
-            weights=_weights(prompt, settings.cfg_weight, dt),
-            num_steps=steps,
+            steps=steps,
+            times=self.tabulate(steps),
+            weights=_weights(prompt, settings.cfg_weight),
         )
 
     def collect(self, lane: FlowLane) -> Floats:
@@ -148,23 +158,28 @@ class FlowDrawer:
         hidden = np.full((count, 2, 1), MASKED, mask.dtype)
         return engine.run({"latents": latents, "prefix_embeds": embeds, "prefix_mask": hidden, "past_mask": mask, **now, **cache})
 
-    def integrate(self, latents: Floats, prefix: Prefix, steps: int, cfg_weight: float) -> Iterator[tuple[Floats, Floats]]:
+    def tabulate(self, steps: Steps) -> Tensors:
+        """What each step takes that depends on its time alone, [S, …]."""
+        return self.engines["time_embed"].run({"times": steps.times}) | {"dt": steps.dt}
+
+    def integrate(self, latents: Floats, prefix: Prefix, steps: Steps, cfg_weight: float) -> Iterator[tuple[Floats, Floats]]:
         """Noise [n, c, s, s] -> latents and the guided velocity that led to them, after each step of pictures that go together.
 
         Raises NumericalError at the first NaN or Inf.
         """
-        times, dt = time_steps(steps)
-        table = self.engines["time_embed"].run({"times": times})
+        table, weights = self.tabulate(steps), _weights(prefix, cfg_weight)
         cache: Tensors = {}
-        for step in range(steps):
-            now = {name: np.tile(rows[step], (len(latents), 1)) for name, rows in table.items()} | _weights(prefix, cfg_weight, dt)
+        velocity: Floats | None = None
+        for step in range(len(steps)):
+            now = {name: np.repeat(rows[step][None], len(latents), 0) for name, rows in table.items()} | weights
             if step == 0:
                 outputs, cache = self.begin(latents, now, prefix)
             else:
                 outputs = self.go_on(latents, now, prefix["prefix_mask"], cache)
-            latents = outputs["next_latents"]
+            latents = finish_step(outputs["next_latents"], steps.back[step], velocity)
+            velocity = outputs["velocity"]
             check_finite("flow_step", latents, f" after {step + 1} steps")
-            yield latents, outputs["velocity"]
+            yield latents, velocity
 
 
 class FlowLanes:
@@ -216,15 +231,14 @@ class FlowLanes:
             self._drawing += self._joining
             self._joining = []
         for index, lane in enumerate(stepped):
-            lane.latents = outputs["next_latents"][index : index + 1]
-            lane.drawn.append(len(lane.drawn))
+            lane.take(*(outputs[name][index : index + 1] for name in ("next_latents", "velocity")))
             try:
                 check_finite("flow_step", lane.latents, f" after {len(lane.drawn)} steps")
             except NumericalError as error:
                 self._remove(lane)
                 lane.request.fail(error)
                 continue
-            if not lane.request.take(lane, lane.latents) or len(lane.drawn) == lane.num_steps:
+            if not lane.request.take(lane, lane.latents) or len(lane.drawn) == len(lane.steps):
                 self._remove(lane)
                 done.append(lane)
         return done
@@ -259,16 +273,10 @@ class FlowLanes:
         self._cache = {name: tensor[left] for name, tensor in self._cache.items()} if left else {}
 
 
-def time_steps(steps: int) -> tuple[Floats, np.float32]:
-    """Times [steps] of 0 to 1000 where the steps begin, and their length, 1 / steps."""
-    times: Floats = (1000 * np.arange(steps) / steps).astype(np.float32)
-    return times, np.float32(1 / steps)
-
-
-def _weights(prefix: Prefix, cfg_weight: float, dt: np.float32) -> Tensors:
+def _weights(prefix: Prefix, cfg_weight: float) -> Tensors:
     """What every step takes of n pictures alike, [n] each."""
     first = prefix["first_position"]
-    return {"cfg_weight": np.full(len(first), cfg_weight, np.float32), "dt": np.full(len(first), dt, np.float32), "first_position": first}
+    return {"cfg_weight": np.full(len(first), cfg_weight, np.float32), "first_position": first}
 
 
 def _stack(tensors: Sequence[Mapping[str, NDArray[Any]]]) -> Tensors:

@@ -7,15 +7,18 @@ import hashlib
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..bundle.manifest import MAX_STEPS, Manifest
+from ..bundle.manifest import MAX_STEPS, Manifest, Solver
 from ..sampling.guidance import IMAGE_WEIGHT, MAX_CFG_WEIGHT
 from ..sampling.sampler import Floats, Sampler
+
+# As JanusFlow was published.
+SOLVER: Solver = "euler"
 
 OnStep = Callable[[int, int], None]
 ReferenceFeatures = Sequence[NDArray[Any]]
@@ -26,7 +29,8 @@ ReferenceFeatures = Sequence[NDArray[Any]]
 class DrawSettings:
     """How pictures are drawn. Made and checked once by `make`, carried whole to each picture and into its PNG.
 
-    None is what this model or this request has no use for: JanusFlow has `steps` in place of `temperature`, `top_k` and `top_p`.
+    None is what this model or this request has no use for: JanusFlow has `solver`, `steps` and `shift` in place of `temperature`, `top_k`
+    and `top_p`. `shift` is that of the solver's times, which the bundle says.
     `image_sha256` is that of the pixels [3, size, size] that the model gets of a reference image.
     """
 
@@ -34,7 +38,9 @@ class DrawSettings:
     temperature: float | None
     top_k: int | None
     top_p: float | None
+    solver: Solver | None
     steps: int | None
+    shift: float | None
     image_sha256: str | None
     image_weight: float | None
 
@@ -48,6 +54,7 @@ class DrawSettings:
         temperature: float | None = None,
         top_k: int = 0,
         top_p: float = 1.0,
+        solver: Solver | None = None,
         steps: int | None = None,
         image_weight: float | None = None,
     ) -> "DrawSettings":
@@ -60,17 +67,23 @@ class DrawSettings:
         if manifest.flow:
             if sampler != Sampler():
                 raise ValueError("this model draws by a flow and has no ids to choose from; leave temperature, top_k and top_p out")
-            steps = manifest.flow.solvers.euler.steps if steps is None else operator.index(steps)
+            solver = SOLVER if solver is None else solver
+            if solver not in get_args(Solver):
+                raise ValueError(f"solver is {solver!r}; expected one of {', '.join(get_args(Solver))}")
+            steps = manifest.flow.schedule(solver).steps if steps is None else operator.index(steps)
             if not 1 <= steps <= MAX_STEPS:
                 raise ValueError(f"steps is {steps}; expected 1 to {MAX_STEPS}")
-        elif steps is not None:
-            raise ValueError(f"this model draws {manifest.image_output.num_tokens} ids, one a step; steps are JanusFlow's: leave them out")
+        elif steps is not None or solver is not None:
+            known = "a solver is JanusFlow's: leave it out" if steps is None else "steps are JanusFlow's: leave them out"
+            raise ValueError(f"this model draws {manifest.image_output.num_tokens} ids, one a step; {known}")
         return cls(
             cfg_weight=cfg_weight,
             temperature=None if manifest.flow else sampler.temperature,
             top_k=None if manifest.flow else sampler.top_k,
             top_p=None if manifest.flow else sampler.top_p,
+            solver=solver,
             steps=steps,
+            shift=manifest.flow.schedule(solver).shift if manifest.flow and solver else None,
             image_sha256=None if pixels is None else hashlib.sha256(pixels.tobytes()).hexdigest(),
             image_weight=_image_weight(manifest, image_weight, given=pixels is not None),
         )

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..bundle.manifest import Solver
 from .api_error import field_error
 from .picture_output import Format
 
@@ -44,7 +45,10 @@ class ImageRequest(BaseModel):
     temperature: Number | None = Field(None, ge=0, le=1e6, description="Randomness of the draw; default: the model's.")
     top_k: int = Field(0, ge=0, description="Keep the k most likely ids; 0 keeps all.")
     top_p: Number = Field(1.0, gt=0, le=1, description="Keep the most likely ids that reach this probability together.")
-    steps: int | None = Field(None, ge=1, le=10_000, description="Steps of the flow; JanusFlow only.")
+    solver: Solver | None = Field(
+        None, description="How the flow is integrated; JanusFlow only. Default: euler, as published; ab2 needs fewer steps."
+    )
+    steps: int | None = Field(None, ge=1, le=10_000, description="Steps of the flow; JanusFlow only. Default: the model's for the solver.")
 
     @model_validator(mode="before")
     @classmethod

@@ -154,6 +154,7 @@ async def _submit(service: Service, request: Request, asked: ImageRequest, pictu
                 temperature=asked.temperature,
                 top_k=asked.top_k,
                 top_p=asked.top_p,
+                solver=asked.solver,
                 steps=asked.steps,
                 image=image,
                 image_weight=asked.image_weight if isinstance(asked, EditRequest) else None,

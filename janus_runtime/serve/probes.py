@@ -1,22 +1,27 @@
 """What is served and how it is: models, health, readiness and metrics."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from ..bundle.manifest import Solver
+from ..drawing.request import SOLVER
 from .api_error import ApiError, documented, unavailable
 from .service import Service
 
 
 class DrawDefaults(BaseModel):
-    """Of a request for pictures. `steps` is null where a model draws ids, `temperature` where it does not."""
+    """Of a request for pictures. `solver`, its `steps`, and the `solvers` that there are with those of each are null where a model draws
+    ids, `temperature` where it does not."""
 
     guidance_scale: float
     temperature: float | None
+    solver: Solver | None
     steps: int | None
+    solvers: dict[Solver, int] | None
 
 
 class ModelEntry(BaseModel):
@@ -45,7 +50,7 @@ class State(BaseModel):
 
 def probe_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["server"])
-    manifest = service.model.manifest
+    manifest, flow = service.model.manifest, service.model.manifest.flow
     side = manifest.image_output.size
     entry = ModelEntry(
         id=service.model_name,
@@ -56,8 +61,10 @@ def probe_routes(service: Service) -> APIRouter:
         edits=service.settings.edits and "generation" in manifest.tasks,
         defaults=DrawDefaults(
             guidance_scale=manifest.defaults.cfg_weight,
-            temperature=None if manifest.flow else manifest.defaults.temperature,
-            steps=manifest.flow.solvers.euler.steps if manifest.flow else None,
+            temperature=None if flow else manifest.defaults.temperature,
+            solver=SOLVER if flow else None,
+            steps=flow.schedule(SOLVER).steps if flow else None,
+            solvers={solver: flow.schedule(solver).steps for solver in get_args(Solver)} if flow else None,
         ),
     )
 

@@ -53,6 +53,8 @@ def test_fifty_prompts_of_the_trained_models(load_both, tmp_path, model, precisi
     ours, theirs = load_both(tmp_path / "bundle")
     prompts = PROMPTS if model == "janus-nano" else PROMPTS[:48:2]
     assert_same(ours.generate(prompts, seed=7), theirs.generate(prompts, seed=7))
+    if model == "nano-flow":
+        assert_same(ours.generate(prompts, seed=7, solver="ab2"), theirs.generate(prompts, seed=7, solver="ab2"))
 
 
 @pytest.mark.parametrize(
@@ -84,9 +86,11 @@ def test_other_bundles(load_both, name, precision):
     assert_same(model.generate(prompts, n=2, seed=3), janus.generate(prompts, n=2, seed=3))
 
 
-def test_steps_of_a_flow(load_both):
+@pytest.mark.parametrize("settings", [{"steps": 7}, {"solver": "euler"}, {"solver": "ab2"}, {"solver": "ab2", "steps": 1}], ids=str)
+def test_steps_of_a_flow(load_both, settings):
     model, janus = load_both("tiny-flow", "fp32")
-    assert_same(model.generate("a cat", n=3, steps=7, cfg_weight=3.0), janus.generate("a cat", n=3, steps=7, cfg_weight=3.0))
+    chosen = {"n": 3, "cfg_weight": 3.0, **settings}
+    assert_same(model.generate("a cat", **chosen), janus.generate("a cat", **chosen))
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-flow"])
@@ -153,6 +157,8 @@ def test_two_threads_at_once_get_what_they_get_alone(nano):
         ("tiny", "a cat", {"temperature": 1e-5}),
         ("tiny", "a cat", {"top_p": 0.0}),
         ("tiny", "a cat", {"steps": 3}),
+        ("tiny", "a cat", {"solver": "euler"}),
+        ("tiny", "a cat", {"solver": "ab2", "steps": 3}),
         ("tiny", "a cat", {"image_weight": 3.0}),
         ("tiny", "a cat", {"seed": 2**64 - 1, "n": 2}),
         ("tiny", " \u2003\x1e", {}),
@@ -161,6 +167,7 @@ def test_two_threads_at_once_get_what_they_get_alone(nano):
         ("tiny-flow", "a cat", {"top_k": 3}),
         ("tiny-flow", "a cat", {"temperature": 0.5}),
         ("tiny-flow", "a cat", {"steps": 10001}),
+        ("tiny-flow", "a cat", {"steps": 10001, "solver": "ab2"}),
         ("tiny-flow", "long " * 5000, {}),
     ],
 )
@@ -180,6 +187,13 @@ def test_a_billion_pictures_take_no_memory_before_they_are_drawn(nano):
         model.generate("a red circle", n=10**9, on_picture=lambda picture: False)
     with pytest.raises(CError, match="n is 1099511627777; expected at most 2\\^40 pictures in all"):
         model.generate("a red circle", n=2**40 + 1)
+
+
+def test_a_solver_that_there_is_not(load_both):
+    model, _ = load_both("tiny-flow")
+    with pytest.raises(CError, match="solver is 3; expected a janus_solver, 0 to 2") as raised:
+        model.generate("a cat", solver=3)
+    assert raised.value.code == "value"
 
 
 def test_half_a_bundle(load_both):

@@ -9,10 +9,12 @@ import torch
 import janus_runtime
 import janus_runtime.pictures.image
 import janus_runtime.prompt
+from janus_runtime.bundle.manifest import Schedule
 from janus_runtime.checks.tolerances import FP32
 from janus_runtime.checks.verify import relative_difference
 from janus_runtime.decoding.sessions import open_session
 from janus_runtime.drawing.flow import FlowDrawer
+from janus_runtime.drawing.solver import Steps, make_steps
 from janus_runtime.sampling.noise import normal
 from testing.janus_flow import JanusFlow, draw, pixels, times, vae
 from testing.reference import example_images
@@ -99,7 +101,8 @@ def test_every_step_of_prompts_of_different_lengths(runtime, torch_flow, cfg_wei
     noise = noise_of(runtime, 7, 8, 9, 10)
     rows = [runtime._engines.embed_text(runtime._prompter.image(text)) for text in PROMPTS]
     assert len(rows[0]) != len(rows[1])
-    steps = list(drawer.integrate(noise, drawer.prefix([rows[0], rows[0], rows[1], rows[1]]), STEPS, cfg_weight))
+    euler = make_steps("euler", Schedule(STEPS, 1.0))
+    steps = list(drawer.integrate(noise, drawer.prefix([rows[0], rows[0], rows[1], rows[1]]), euler, cfg_weight))
     for index, text in enumerate(PROMPTS):
         mine = slice(2 * index, 2 * index + 2)
         latents, velocities = expected_steps(runtime, torch_flow, text, noise[mine], cfg_weight)
@@ -115,7 +118,7 @@ def test_velocities_depend_on_prompt_guidance_and_time(runtime):
     embed = lambda text: drawer.prefix([runtime._engines.embed_text(runtime._prompter.image(text))])  # noqa: E731
 
     def latents(text: str, steps: int, weight: float) -> np.ndarray:
-        return list(drawer.integrate(noise, embed(text), steps, weight))[-1][0]
+        return list(drawer.integrate(noise, embed(text), make_steps("euler", Schedule(steps, 1.0)), weight))[-1][0]
 
     base = latents(PROMPTS[0], 3, 2.0)
     for what, other in (
@@ -133,9 +136,43 @@ def test_times_rounded_as_published(runtime, torch_flow, monkeypatch):
     (exact,) = runtime.generate(PROMPTS[0], seed=3)
     assert relative_difference(exact.latents[None], expected) > 10 * FP32
     moments, length = times(STEPS, exact=False)
-    monkeypatch.setattr("janus_runtime.drawing.flow.time_steps", lambda steps: (np.float32(moments), np.float32(length)))
+    rounded_steps = Steps(np.float32(moments), np.full(STEPS, length, np.float32), np.zeros(STEPS, np.float32))
+    monkeypatch.setattr("janus_runtime.drawing.flow.make_steps", lambda solver, schedule: rounded_steps)
     (rounded,) = runtime.generate(PROMPTS[0], seed=3)
     assert_close(rounded.latents[None], expected, "latents with rounded times")
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_ab2_is_the_integral_of_the_line_through_two_velocities(runtime, torch_flow, count):
+    """The reference's velocities at the bundle's shifted times, integrated by points and weights that know nothing of ours."""
+    shift = runtime.manifest.flow.solvers.ab2.shift
+    even = np.arange(count + 1) / count
+    moments = even / (shift - (shift - 1) * even)
+    latents = noise_of(runtime, 11).astype(np.float64)
+    known: list[tuple[float, np.ndarray]] = []
+    for begin, end in zip(moments, moments[1:], strict=False):
+        known = [*known, (begin, reference_velocity(runtime, torch_flow, PROMPTS[0], latents, begin, 2.0))][-2:]
+        if len(known) == 1:
+            latents = latents + (end - begin) * known[0][1]
+            continue
+        (first, before), (second, now) = known
+        # A line's integral is its length times what it is in the middle.
+        share = ((begin + end) / 2 - first) / (second - first)
+        latents = latents + (end - begin) * (before + share * (now - before))
+    (picture,) = runtime.generate(PROMPTS[0], seed=11, solver="ab2", steps=count)
+    assert_close(picture.latents[None], latents.astype(np.float32), f"latents after {count} steps")
+
+
+@torch.inference_mode()
+def reference_velocity(runtime, torch_flow, text: str, latents: np.ndarray, moment: float, cfg_weight: float) -> np.ndarray:
+    """The guided velocity [1, c, s, s] at a time of 0 to 1."""
+    prompt = prompt_ids(runtime, text)[:-1].repeat(2, 1)
+    mask = torch.ones_like(prompt)
+    prompt[1, 1:], mask[1, 1:] = runtime.manifest.tokens.pad.id, 0
+    embeds = torch_flow.language_model.get_input_embeddings()(prompt)
+    rows = torch.from_numpy(latents.astype(np.float32)).repeat(2, 1, 1, 1)
+    cond, uncond = torch_flow.velocity(embeds, mask, rows, torch.full((2,), 1000 * moment)).numpy()
+    return (uncond + cfg_weight * (cond - uncond))[None]
 
 
 def test_image_decoder(runtime, decoder):

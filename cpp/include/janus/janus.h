@@ -97,10 +97,13 @@ typedef struct janus_info {
     int32_t picture_size;   /* a drawn picture's width and height */
     int32_t num_image_ids;  /* ids of a drawn picture; 0 for JanusFlow, which draws latents */
     int32_t max_length;     /* tokens of prompt and answer together */
-    int32_t steps;          /* JanusFlow's by default, 0 for other models */
+    int32_t steps;          /* JanusFlow's by default, with Euler's solver; 0 for other models */
     int32_t max_tokens;     /* of an answer, by default */
     double cfg_weight;      /* by default */
     double temperature;     /* by default */
+    int32_t ab2_steps;      /* JanusFlow's by default with JANUS_SOLVER_AB2, 0 for other models */
+    double ab2_shift;       /* how much that solver's times crowd at the noise, and Euler's; 1: evenly spaced */
+    double euler_shift;
 } janus_info;
 
 /* Fills in what `info->struct_size` has room for. */
@@ -157,6 +160,10 @@ typedef struct janus_picture {
 typedef int (*janus_on_step)(size_t step, size_t total, void *user);
 typedef int (*janus_on_picture)(const janus_picture *picture, void *user);
 
+/* How JanusFlow's flow is integrated: Euler's steps, as published, or Adams and Bashforth's of two velocities, which needs fewer. */
+typedef int32_t janus_solver;
+enum { JANUS_SOLVER_DEFAULT = 0, JANUS_SOLVER_EULER = 1, JANUS_SOLVER_AB2 = 2 };
+
 typedef struct janus_generate_options {
     size_t struct_size;
     const char *const *prompts;
@@ -168,13 +175,14 @@ typedef struct janus_generate_options {
     double temperature;               /* 0 is greedy, else 0.0001 to 1000000; NaN: the model's */
     uint64_t top_k;                   /* keep the k most likely ids; 0 keeps all */
     double top_p;                     /* keep the most likely ids that reach this probability together; 1 keeps all */
-    int32_t steps;                    /* JanusFlow's; 0: the model's */
+    int32_t steps;                    /* JanusFlow's; 0: the model's for the solver */
     const janus_image *image;         /* a picture that the prompts speak of, for checkpoints trained for it; null */
     double image_weight;              /* of its visual features beside its ids; NaN: 5. Not for JanusFlow */
     const janus_cancel_token *cancel; /* may be null */
     janus_on_step on_step;            /* after every step of a batch, of `total` steps of all batches; may be null */
     janus_on_picture on_picture;      /* each picture, in order, as soon as it is drawn */
     void *user;                       /* is passed to both */
+    janus_solver solver;              /* JanusFlow's; 0: Euler's */
 } janus_generate_options;
 
 JANUS_API void janus_generate_options_init(janus_generate_options *options, size_t struct_size);

@@ -154,6 +154,9 @@ private:
     detail::Owner<janus_image, janus_image_free> owned_;
 };
 
+// How JanusFlow's flow is integrated.
+enum class Solver : janus_solver { euler = JANUS_SOLVER_EULER, ab2 = JANUS_SOLVER_AB2 };
+
 // What janus_generate_options says, with the model's own settings where there is no number.
 struct Drawing {
     std::vector<std::string> prompts;
@@ -163,6 +166,7 @@ struct Drawing {
     std::optional<double> cfg_weight, temperature;
     std::uint64_t top_k = 0;
     double top_p = 1;
+    std::optional<Solver> solver;
     std::optional<int> steps;
     const Image *image = nullptr;
     std::optional<double> image_weight;
@@ -275,6 +279,7 @@ public:
         options.temperature = drawing.temperature.value_or(std::nan(""));
         options.top_k = drawing.top_k;
         options.top_p = drawing.top_p;
+        options.solver = drawing.solver ? static_cast<janus_solver>(*drawing.solver) : JANUS_SOLVER_DEFAULT;
         options.steps = drawing.steps.value_or(0);
         options.image = drawing.image ? &drawing.image->get() : nullptr;
         options.image_weight = drawing.image_weight.value_or(std::nan(""));

@@ -9,11 +9,18 @@ from PIL import Image
 
 import janus_runtime
 from janus_runtime.bundle.interface import MASKED
+from janus_runtime.bundle.manifest import Schedule
+from janus_runtime.checks.verify import relative_difference
 from janus_runtime.cli import main
-from janus_runtime.drawing.flow import FlowDrawer, time_steps
+from janus_runtime.drawing.flow import FlowDrawer
+from janus_runtime.drawing.solver import make_steps
 from janus_runtime.errors import Cancelled, NumericalError, PromptError
+from testing.collector import Collector
+from testing.sessions import wait_until_idle
 from testing.stand_in import StandIn
 from tests.marks import needs_int8_cache
+
+THREE = make_steps("euler", Schedule(3, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -22,23 +29,16 @@ def flow(bundles):
         yield opened
 
 
-def test_times():
-    times, dt = time_steps(30)
-    assert times.dtype == np.float32 and np.allclose(times, 1000 * np.arange(30) / 30) and dt == np.float32(1 / 30)
-    assert time_steps(1)[0].tolist() == [0]
-
-
 @pytest.mark.parametrize("late", [0, 20])
 def test_verify_finds_times_that_are_not_the_exporters(flow, monkeypatch, late):
     """From the first step on, and where no golden of a step reaches."""
 
-    def wrong(steps):
-        moments, dt = time_steps(steps)
-        moments[late:] += 3
-        return moments, dt
+    def wrong(solver, schedule):
+        steps = make_steps(solver, schedule)
+        steps.times[late:] += 3
+        return steps
 
-    for module in ("drawing.flow", "checks.verify"):
-        monkeypatch.setattr(f"janus_runtime.{module}.time_steps", wrong)
+    monkeypatch.setattr("janus_runtime.checks.verify.make_steps", wrong)
     failed = {check.graph for check in flow.verify_goldens() if not check.passed}
     assert failed == {"time_embed", *(["flow_step"] if late == 0 else [])}
 
@@ -77,8 +77,32 @@ def test_a_prompt_is_padded_as_far_as_there_are_positions(flow):
     assert [drawer.batch_key(np.zeros(length, np.int32)) for length in (5, 64, 65, 1007)] == [64, 64, 128, 1007]
 
 
-def test_the_models_own_number_of_steps(flow):
-    assert flow.generate("a cat")[0].settings.steps == 30
+@pytest.mark.parametrize(("solver", "own"), [(None, ("euler", 30, 1.0)), ("euler", ("euler", 30, 1.0)), ("ab2", ("ab2", 15, 2.0))])
+def test_the_models_own_number_of_steps(flow, solver, own):
+    (picture,) = flow.generate("a cat", solver=solver)
+    assert (picture.settings.solver, picture.settings.steps, picture.settings.shift) == own
+
+
+def test_solvers_draw_nearly_the_same_and_more_steps_bring_them_together(flow):
+    def distance(steps):
+        first, second = (flow.generate("a cat", seed=4, solver=solver, steps=steps)[0].latents for solver in ("euler", "ab2"))
+        return relative_difference(second, first)
+
+    assert 0 < distance(60) < distance(8) / 3
+
+
+def test_pictures_of_two_solvers_share_calls_and_change_no_bit_of_each_other(bundles):
+    asked = [(solver, steps, seed) for solver, steps in (("euler", 3), ("ab2", 5), ("ab2", 4), ("euler", 6)) for seed in range(3)]
+    with janus_runtime.load(bundles("tiny-flow"), backend="cpu") as janus:
+        alone = {(solver, steps, seed): janus.generate("a cat", solver=solver, steps=steps, seed=seed)[0] for solver, steps, seed in asked}
+        before, together = janus.status(), [Collector() for _ in asked]
+        for (solver, steps, seed), collector in zip(asked, together, strict=True):
+            janus.submit_drawing("a cat", post=collector.post, solver=solver, steps=steps, seed=seed)
+        for one, collector in zip(asked, together, strict=True):
+            assert np.array_equal(collector.wait().pictures[0].latents, alone[one].latents)
+        wait_until_idle(janus)
+        after = janus.status()
+    assert (after.stepped_rows - before.stepped_rows) / (after.steps - before.steps) > 4, "they shared calls"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +112,8 @@ def test_the_models_own_number_of_steps(flow):
         ({"top_k": 5}, "has no ids to choose from"),
         ({"top_p": 0.5}, "has no ids to choose from"),
         ({"steps": 0}, "steps is 0; expected 1 to 10000"),
+        ({"solver": "ab2", "steps": 10_001}, "steps is 10001; expected 1 to 10000"),
+        ({"solver": "heun"}, "solver is 'heun'; expected one of euler, ab2"),
         ({"cfg_weight": float("nan")}, "cfg_weight is nan"),
         ({"image": Image.new("RGB", (8, 8)), "image_weight": 5.0}, "only sees a picture and has no ids of it to weigh that against"),
     ],
@@ -97,9 +123,11 @@ def test_settings_that_mean_nothing(flow, settings, message):
         flow.generate("a cat", **settings)
 
 
-def test_steps_are_not_for_ids(janus):
+def test_steps_and_solvers_are_not_for_ids(janus):
     with pytest.raises(ValueError, match="this model draws 16 ids, one a step; steps are JanusFlow's: leave them out"):
         janus.generate("a cat", steps=30)
+    with pytest.raises(ValueError, match="this model draws 16 ids, one a step; a solver is JanusFlow's: leave it out"):
+        janus.generate("a cat", solver="euler")
 
 
 def test_cancelling(flow):
@@ -113,7 +141,7 @@ def test_numbers_that_are_none(flow):
     prefix = drawer.prefix([flow._engines.embed_text(flow._prompter.image("a cat"))])
     noise = np.full((1, 4, 8, 8), np.inf, np.float32)
     with pytest.raises(NumericalError, match="flow_step gave NaN or Inf after 1 steps"):
-        next(drawer.integrate(noise, prefix, 3, 2.0))
+        next(drawer.integrate(noise, prefix, THREE, 2.0))
 
 
 def test_a_prompt_over_the_limit(flow):
@@ -132,7 +160,7 @@ def test_the_unconditional_row_is_bos_alone(flow):
     noise = np.random.default_rng(0).standard_normal((2, 4, 8, 8), np.float32)
 
     def latents():
-        return list(drawer.integrate(noise, prefix, 3, 2.0))[-1][0]
+        return list(drawer.integrate(noise, prefix, THREE, 2.0))[-1][0]
 
     base, masked = latents(), prefix["prefix_mask"] == MASKED
     prefix["prefix_embeds"][masked] = 7
@@ -156,7 +184,7 @@ def test_a_backend_with_a_device(bundles, flow):
     drawer, ours = FlowDrawer(engines), FlowDrawer(flow._engines)
     prefix = ours.prefix([flow._engines.embed_text(flow._prompter.image("a cat"))])
     noise = np.random.default_rng(0).standard_normal((1, 4, 8, 8), np.float32)
-    got, expected = (list(d.integrate(noise, prefix, 3, 2.0))[-1][0] for d in (drawer, ours))
+    got, expected = (list(d.integrate(noise, prefix, THREE, 2.0))[-1][0] for d in (drawer, ours))
     assert np.array_equal(got, expected)
     engines.close()
 
@@ -168,14 +196,22 @@ def test_commands(run, bundles, tmp_path):
     answer = json.loads(result.stdout)
     with Image.open(answer["file"]) as picture:
         assert picture.size == (64, 64) and picture.text["steps"] == "3" and picture.text["cfg_weight"] == "3.0"
-        assert "temperature" not in picture.text
+        assert "temperature" not in picture.text and picture.text["solver"] == "euler" and picture.text["shift"] == "1.0"
+    assert (answer["solver"], answer["steps"]) == ("euler", 3)
+    result = run(main, "generate", "a cat", "-n", 1, "--solver", "ab2", "--bundle", folder, "--out", tmp_path, "--json")
+    answer = json.loads(result.stdout)
+    assert (answer["solver"], answer["steps"]) == ("ab2", 15)
+    with Image.open(answer["file"]) as picture:
+        assert [picture.text[key] for key in ("solver", "steps", "shift")] == ["ab2", "15", "2.0"]
     result = run(main, "describe", answer["file"], "--bundle", folder, "--max-tokens", 3, "--json")
     assert result.exit_code == 0 and json.loads(result.stdout.splitlines()[-1])["tokens"] == 3
     result = run(main, "info", "--bundle", folder)
-    assert "64x64, 8x8 latents of 4 channels, 30 steps" in result.stdout and "VAE vae" in result.stdout
+    assert "64x64, 8x8 latents of 4 channels, 30 steps, 15 with --solver ab2" in result.stdout and "VAE vae" in result.stdout
     result = run(main, "verify", "--bundle", folder)
     assert result.exit_code == 0 and "flow_step: differs by" in result.stdout
     result = run(main, "bench", "--bundle", folder, "--seconds", 0.5)
     assert result.exit_code == 0 and "flow step, first" in result.stdout
     result = run(main, "generate", "a cat", "--temperature", 0.5, "--bundle", folder, "--out", tmp_path)
     assert result.exit_code == 1 and "leave temperature, --top-k and --top-p out" in result.stderr
+    result = run(main, "generate", "a cat", "--solver", "heun", "--bundle", folder, "--out", tmp_path)
+    assert result.exit_code == 2 and "'heun' is not one of 'euler', 'ab2'" in result.stderr

@@ -49,6 +49,8 @@ from tests.runtime.serve.http_client import multipart
         ({"top_p": 0}, "top_p", "0"),
         ({"top_k": -1}, "top_k", "0"),
         ({"steps": 3}, None, "JanusFlow"),
+        ({"solver": "ab2"}, None, "a solver is JanusFlow's: leave it out"),
+        ({"solver": "heun"}, "solver", "'euler' or 'ab2'"),
         ({"prompt": "a \ud800"}, "prompt", "unicode"),
     ],
 )

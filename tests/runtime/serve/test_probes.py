@@ -48,7 +48,7 @@ def test_a_part_of_the_page_that_has_not_changed_is_not_sent_again(server):
 
 def test_the_document_describes_our_fields(server):
     document = server.get("/openapi.json").json
-    assert {"seed", "guidance_scale", "cfg_weight", "steps", "progress"} <= set(
+    assert {"seed", "guidance_scale", "cfg_weight", "solver", "steps", "progress"} <= set(
         document["components"]["schemas"]["ImageRequest"]["properties"]
     )
     assert "image_weight" in document["components"]["schemas"]["EditRequest"]["properties"]
