@@ -184,6 +184,22 @@ def _share(ms: float, floor: float | None) -> str:
     return f"{ms:.2f} ms" + (f" ({floor / ms:.0%})" if floor else "")
 
 
+def solvers(report: dict) -> str:
+    """One row a drawing: its score, and what it loses of the first's draw by draw, in points."""
+    lines = [
+        f"| {report['draws']} prompts at guidance {report['cfg_weight']:g} | steps | each thing in its colour | lost, draw by draw |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, row in report["all"].items():
+        solver, steps = name.split()
+        lost = row["losses"].get("colour_and_shape")
+        shift = report["shifts"][solver]
+        told = f"{solver}, shift {shift:g}" if shift != 1 else solver
+        change = f"{100 * lost['loss']:+.1f} ± {100 * lost['standard_error']:.1f} points" if lost else ""
+        lines.append(f"| {told} | {steps} | {row['scores']['colour_and_shape']:.1%} | {change} |")
+    return "\n".join(lines)
+
+
 # Marker -> what makes the table, from which reports.
 TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "glance": (glance, ("commands-beside-transformers.json",)),
@@ -195,6 +211,7 @@ TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "quality": (quality, ("nano-quality.json",)),
     "precisions": (precisions, ("nano-fp16.json", "nano-int8.json", "nano-int4.json")),
     "nano-flow": (precisions, ("nano-flow-int8.json", "nano-flow-int4.json")),
+    "solvers": (solvers, ("flow-solvers.json",)),
 }
 # There is no such table until something was measured.
 if _GPU := sorted(path.name for path in _RESULTS.glob("gpu-*.json")):

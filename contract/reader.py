@@ -178,7 +178,7 @@ def draw(bundle, options):
     bundle.check(options.prompt)
     if sizes["num_ids"] is None:
         return draw_by_flow(bundle, options)
-    if options.solver or options.steps:
+    if options.solver or options.steps is not None:
         raise ReaderError(f"{bundle.folder}: solver and steps are JanusFlow's, and this model draws ids")
     ids = bundle.encode(bundle.turn(options.prompt.strip()).strip() + bundle.texts["begin_of_image"])
     length = len(ids) + sizes["num_tokens"]
@@ -214,7 +214,8 @@ def draw_by_flow(bundle, options):
     """Text to latents to image."""
     flow, model = bundle.manifest["flow"], bundle.manifest["language_model"]
     solver = options.solver or "euler"
-    count, shift = options.steps or flow["solvers"][solver]["steps"], flow["solvers"][solver]["shift"]
+    schedule = flow["solvers"][solver]
+    count, shift = schedule["steps"] if options.steps is None else options.steps, schedule["shift"]
     ids = bundle.encode(bundle.turn(options.prompt.strip()).strip())
     limit = model["max_length"] - bundle.manifest["image_output"]["num_tokens"] - 1
     if len(ids) > limit or not 1 <= count <= 10000 or options.temperature != 1 or options.top_k or options.top_p != 1:

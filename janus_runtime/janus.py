@@ -119,7 +119,8 @@ class Janus:
         from one, such as Janus-4o, on the CPU where they draw by ids; `exif_orientation` turns it upright
         as its EXIF says; `image_weight`, by default 5, is the weight of its visual features relative to its ids. `batch_size`
         pictures, by default 8 or what the plans of TensorRT hold, are drawn at once: more is faster in all and takes more memory.
-        `on_step(step, total)` reports progress over all batches; setting `cancel` ends the drawing at the next step. Raises at once
+        `on_step(step, total)` reports progress over all batches; setting `cancel` ends the drawing at the next step, JanusFlow's within
+        a step that nobody else is in. Raises at once
         PromptError, ImageError, BackendError where it cannot draw from a picture, and ValueError on settings out of range; while it
         is iterated over NumericalError, Cancelled and BackendError.
         """

@@ -23,7 +23,7 @@ class FakeEngine:
         self.calls = []
         self._answer = answer
 
-    def run(self, inputs):
+    def run(self, inputs, stop=None):
         return self.bind({}, {}).run(inputs)
 
     def bind(self, inputs, outputs):

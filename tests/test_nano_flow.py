@@ -14,6 +14,7 @@ from janus_runtime.checks.tolerances import FP32
 from janus_runtime.checks.verify import relative_difference
 from nano.look import look, related
 from testing import CONTRACT
+from testing.reader import run_reader
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "nano" / "nano-flow"
 PROMPTS = [
@@ -46,13 +47,23 @@ def nano_flow(exported):
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_latents_are_what_they_ever_were(exported, precision):
-    """Vectors of the commit before FORMAT 5."""
+    """Vectors of the commit before FORMAT 5, ab2's of FORMAT 6. So are those of contract/reader.py, which takes nothing from us."""
     vectors = json.loads((CONTRACT / "nano-flow.json").read_text(encoding="utf-8"))["draw"]
     with janus_runtime.load(exported(precision), backend="cpu") as flow:
         for vector in vectors:
             if vector["precision"] == precision and "latents" in vector:
-                (drawn,) = flow.generate(vector["prompt"], seed=vector["seed"], steps=vector["steps"])
-                assert relative_difference(drawn.latents.ravel(), np.float32(vector["latents"])) <= FP32
+                solver, expected = vector.get("solver", "euler"), np.float32(vector["latents"])
+                (drawn,) = flow.generate(vector["prompt"], seed=vector["seed"], solver=solver, steps=vector["steps"])
+                assert relative_difference(drawn.latents.ravel(), expected) <= FP32
+                chosen = "--seed", vector["seed"], "--solver", solver, "--steps", vector["steps"]
+                read = run_reader("draw", exported(precision), vector["prompt"], *chosen)["latents"]
+                assert relative_difference(np.float32(read), expected) <= FP32
+
+
+def test_ab2_draws_the_same_things_in_half_of_the_steps(nano_flow):
+    few, many = (nano_flow.generate(PROMPTS, 4, solver=solver) for solver in ("ab2", "euler"))
+    assert few[0].settings.steps * 2 == many[0].settings.steps
+    assert sum(things(one) == things(other) for one, other in zip(few, many, strict=True)) >= 14
 
 
 def things(picture):

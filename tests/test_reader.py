@@ -5,21 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import janus_runtime
 from janus_runtime.bundle.bundle import NANO
-from testing import CONTRACT
+from janus_runtime.checks.tolerances import FP32
+from janus_runtime.checks.verify import relative_difference
+from testing.reader import READER
+from testing.reader import run_reader as read
 from tests.marks import needs_int8_cache
-
-READER = CONTRACT / "reader.py"
-
-
-def read(*arguments):
-    done = subprocess.run([sys.executable, READER, *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_it_knows_nothing_of_us():
@@ -51,6 +47,36 @@ def janus(folder):
 def test_draw(folder, janus, prompt, flags, settings):
     (picture,) = janus.generate(prompt, **settings)
     assert read("draw", folder, prompt, *flags) == {"image_ids": picture.image_ids.tolist()}
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=needs_int8_cache)])
+@pytest.mark.parametrize(
+    ("prompt", "settings"),
+    [
+        ("a fox", {}),
+        ("  ein Fuchs 红 \n", {"solver": "ab2", "seed": 2**63 + 1}),
+        ("a cat on a mat " * 12, {"solver": "ab2", "steps": 4, "cfg_weight": 3.0}),
+        ("a fox", {"solver": "euler", "steps": 1}),
+    ],
+)
+def test_draw_by_a_flow(bundles, precision, prompt, settings):
+    folder = bundles("tiny-flow", precision)
+    flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    with janus_runtime.load(folder, backend="cpu") as flow:
+        (picture,) = flow.generate(prompt, **settings)
+    latents = np.float32(read("draw", folder, prompt, *flags)["latents"])
+    assert relative_difference(latents, picture.latents.ravel()) <= FP32
+
+
+@pytest.mark.parametrize("flags", [("--steps", 0), ("--steps", 10_001), ("--temperature", 0.5), ("--top-k", 3)], ids=str)
+def test_what_a_flow_refuses(bundles, flags):
+    done = subprocess.run([sys.executable, READER, "draw", bundles("tiny-flow"), "x", *map(str, flags)], capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "1 to 10000 steps" in done.stderr
+
+
+def test_a_solver_is_not_for_ids(bundles):
+    done = subprocess.run([sys.executable, READER, "draw", NANO, "x", "--solver", "ab2"], capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "JanusFlow's" in done.stderr
 
 
 @pytest.mark.parametrize("size", [(90, 30), (30, 90)])

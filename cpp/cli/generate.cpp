@@ -16,7 +16,7 @@ const std::vector<Option> &options() {
         {"--n", "N", "Pictures of each prompt; default: 4.", "-n"},
         {"--cfg-weight", "W", "Strength of guidance; 1 is none; default: the model's, 5, JanusFlow 2."},
         {"--solver", "S", "How the flow is integrated: euler, as published, or ab2, in fewer steps; JanusFlow only; default: euler."},
-        {"--steps", "N", "Steps of the flow; JanusFlow only; default: the model's for the solver: euler 30, ab2 AB2_STEPS."},
+        {"--steps", "N", "Steps of the flow; JanusFlow only; default: the model's for the solver: euler 30, ab2 15."},
         {"--image", "PATH", "Reference picture for the prompts; only for checkpoints trained for it, such as Janus-4o."},
         {"--exif-orientation", "", "Turn it upright as its EXIF says; the default."},
         {"--no-exif-orientation", "", "Leave it as stored, as the original Janus does."},

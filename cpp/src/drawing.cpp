@@ -117,12 +117,13 @@ void draw_pictures(Engines &engines, const Prompter &prompter, Drawer &drawer, c
         const Stopwatch watch;
         double prefill_ms = 0;
         const size_t begun_at = step;
-        const std::vector<Tensor> drawn = drawer.draw(jobs, reference, request.settings, [&] {
+        const std::vector<Tensor> drawn = drawer.draw(jobs, reference, request.settings, cancel, [&] {
             ++step;
             if (step == begun_at + 1) prefill_ms = watch.ms();
             if (!on_step(step, total)) stop_here(step);
             check_cancel();
         });
+        check_cancel();
         const double steps_ms = watch.ms() - prefill_ms;
         for (size_t i = 0; i < jobs.size(); ++i) {
             const Stopwatch decoding;

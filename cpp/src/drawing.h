@@ -75,9 +75,9 @@ public:
     virtual int batch_key(const Ids &ids) const = 0;
     // What is made of a reference picture, [tokens, D] each.
     virtual std::vector<Tensor> encode_reference(const std::vector<float> &pixels) = 0;
-    // Draws a batch -> ids or latents of each job; calls `on_step` after every step.
+    // Draws a batch -> ids or latents of each job; calls `on_step` after every step. May end in a step when `cancel` is set, with nothing.
     virtual std::vector<Tensor> draw(const std::vector<Job> &jobs, const std::vector<Tensor> &reference, const DrawSettings &settings,
-                                     const OnBatchStep &on_step) = 0;
+                                     const janus_cancel_token *cancel, const OnBatchStep &on_step) = 0;
 };
 
 std::unique_ptr<Drawer> make_drawer(Engines &engines, const Prompter &prompter);

@@ -116,7 +116,7 @@ std::vector<Tensor> FlowDrawer::split(const Tensor &latents) const {
 }
 
 std::vector<Tensor> FlowDrawer::draw(const std::vector<Job> &jobs, const std::vector<Tensor> &reference, const DrawSettings &settings,
-                                     const OnBatchStep &on_step) {
+                                     const janus_cancel_token *cancel, const OnBatchStep &on_step) {
     const Manifest &manifest = engines_.manifest();
     const Engine &engine = engines_["flow_step"];
     const KvCache &names = engine.graph().cache.value();
@@ -140,6 +140,7 @@ std::vector<Tensor> FlowDrawer::draw(const std::vector<Job> &jobs, const std::ve
     std::vector<Tensor> cache;
     for (size_t i = 0; i < names.inputs.size(); ++i) cache.emplace_back(names.dtype, Shape{count, 2, heads, 1, head_size});
 
+    RunStop stop(cancel);
     Tensor latents = make_noise(jobs), before; // the velocity of the step before
     for (int step = 0; step < steps; ++step) {
         const bool is_first = step == 0;
@@ -163,7 +164,7 @@ std::vector<Tensor> FlowDrawer::draw(const std::vector<Job> &jobs, const std::ve
             inputs.emplace_back(names.inputs[i], cache[i].view());
             outputs.emplace_back(names.outputs[i], made[i].view());
         }
-        engine.run(inputs, outputs);
+        if (!engine.run_unless(stop, inputs, outputs)) return {};
         if (is_first) cache = std::move(made);
         finish_step(next, plan.back[static_cast<size_t>(step)], before);
         latents = std::move(next);

@@ -15,7 +15,7 @@ public:
     int batch_key(const Ids &ids) const override;
     std::vector<Tensor> encode_reference(const std::vector<float> &pixels) override;
     std::vector<Tensor> draw(const std::vector<Job> &jobs, const std::vector<Tensor> &reference, const DrawSettings &settings,
-                             const OnBatchStep &on_step) override;
+                             const janus_cancel_token *cancel, const OnBatchStep &on_step) override;
 
 private:
     struct Prefix;

@@ -152,11 +152,15 @@ Engine::Engine(std::shared_ptr<const OnnxRuntime> runtime, const Bundle &bundle,
 
 Engine::~Engine() { runtime_->api().ReleaseSession(session_); }
 
-void Engine::run(const Named &inputs, const Named &outputs) const {
+void Engine::run(const Named &inputs, const Named &outputs) const { bind(inputs, outputs).run(); }
+
+bool Engine::run_unless(RunStop &stop, const Named &inputs, const Named &outputs) const { return bind(inputs, outputs).run_unless(stop); }
+
+Binding Engine::bind(const Named &inputs, const Named &outputs) const {
     Binding binding(*this);
     for (const auto &[name, view] : inputs) binding.bind_input(name, view);
     for (const auto &[name, view] : outputs) binding.bind_output(name, view);
-    binding.run();
+    return binding;
 }
 
 namespace {
@@ -196,6 +200,29 @@ void Binding::bind_output(const std::string &name, const View &view) {
 void Binding::run() {
     const OnnxRuntime &runtime = *engine_.runtime_;
     runtime.check(runtime.api().RunWithBinding(engine_.session_, nullptr, binding_), JANUS_BACKEND, engine_.graph_.name + " failed: ");
+}
+
+bool Binding::run_unless(RunStop &stop) {
+    if (!stop.is_watching()) {
+        run();
+        return true;
+    }
+    const OnnxRuntime &runtime = *engine_.runtime_;
+    const OrtApi &api = runtime.api();
+    Scoped<OrtRunOptions> options(api.ReleaseRunOptions);
+    runtime.check(api.CreateRunOptions(options.out()), JANUS_BACKEND, engine_.graph_.name + " failed: ");
+    OrtStatus *status = nullptr;
+    {
+        // Between two nodes ONNX Runtime looks whether to go on, and fails where it is not to.
+        const RunStop::During during(stop, [&] { api.ReleaseStatus(api.RunOptionsSetTerminate(options.get())); });
+        status = api.RunWithBinding(engine_.session_, options.get(), binding_);
+    }
+    if (status && stop.is_set()) {
+        api.ReleaseStatus(status);
+        return false;
+    }
+    runtime.check(status, JANUS_BACKEND, engine_.graph_.name + " failed: ");
+    return true;
 }
 
 } // namespace janus

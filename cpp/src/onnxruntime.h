@@ -8,6 +8,7 @@
 
 #include "bundle.h"
 #include "janus/janus.h"
+#include "run_stop.h"
 #include "tensor.h"
 
 struct OrtApi;
@@ -65,6 +66,8 @@ public:
     void bind_output(const std::string &name, const View &view);
     // Throws Error (JANUS_BACKEND, JANUS_OUT_OF_MEMORY).
     void run();
+    // The same, unless `stop` ends it first -> whether it came to its end.
+    bool run_unless(RunStop &stop);
 
 private:
     const Engine &engine_;
@@ -81,10 +84,14 @@ public:
     Engine &operator=(const Engine &) = delete;
 
     void run(const Named &inputs, const Named &outputs) const;
+    // -> whether it came to its end, and was not ended by `stop`.
+    bool run_unless(RunStop &stop, const Named &inputs, const Named &outputs) const;
     const Graph &graph() const { return graph_; }
 
 private:
     friend class Binding;
+    Binding bind(const Named &inputs, const Named &outputs) const;
+
     std::shared_ptr<const OnnxRuntime> runtime_;
     const Graph &graph_;
     OrtSession *session_ = nullptr;

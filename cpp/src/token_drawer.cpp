@@ -63,7 +63,7 @@ Tensor TokenDrawer::prefill(Decoder &decoder, const std::vector<Job> &jobs, cons
 }
 
 std::vector<Tensor> TokenDrawer::draw(const std::vector<Job> &jobs, const std::vector<Tensor> &reference, const DrawSettings &settings,
-                                      const OnBatchStep &on_step) {
+                                      const janus_cancel_token *, const OnBatchStep &on_step) {
     const Guidance guidance = settings.guidance();
     const int rows = guidance.rows(), num_tokens = engines_.manifest().image_output.num_tokens;
     size_t longest = 0;

@@ -17,7 +17,7 @@ public:
     int batch_key(const Ids &) const override { return 0; }
     std::vector<Tensor> encode_reference(const std::vector<float> &pixels) override;
     std::vector<Tensor> draw(const std::vector<Job> &jobs, const std::vector<Tensor> &reference, const DrawSettings &settings,
-                             const OnBatchStep &on_step) override;
+                             const janus_cancel_token *cancel, const OnBatchStep &on_step) override;
 
 private:
     std::vector<Tensor> embed_rows(const Ids &ids, const std::vector<Tensor> &reference);

@@ -17,6 +17,9 @@ struct OrtStatus {
 struct OrtEnv {};
 struct OrtSessionOptions {};
 struct OrtMemoryInfo {};
+struct OrtRunOptions {
+    std::atomic<bool> ends{false};
+};
 struct OrtValue {
     void *data;
     size_t bytes;
@@ -122,6 +125,16 @@ OrtStatus *ORT_API_CALL bind_output(OrtIoBinding *binding, const char *name, con
     return nullptr;
 }
 
+OrtStatus *ORT_API_CALL create_run_options(OrtRunOptions **out) noexcept {
+    *out = new OrtRunOptions;
+    return nullptr;
+}
+OrtStatus *ORT_API_CALL set_terminate(OrtRunOptions *options) noexcept {
+    options->ends = true;
+    return nullptr;
+}
+void ORT_API_CALL release_run_options(OrtRunOptions *options) noexcept { delete options; }
+
 OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *, const OrtIoBinding *binding) noexcept {
     const std::string fault = fault_of(session->name, ++session->runs);
     if (fault == "fail") return make_status("scripted: the run failed\nand more");
@@ -160,6 +173,9 @@ const OrtApi *ORT_API_CALL get_api(uint32_t version) noexcept {
         made.BindInput = bind_input;
         made.BindOutput = bind_output;
         made.RunWithBinding = run;
+        made.CreateRunOptions = create_run_options;
+        made.RunOptionsSetTerminate = set_terminate;
+        made.ReleaseRunOptions = release_run_options;
         return made;
     }();
     return version <= 99 ? &api : nullptr;

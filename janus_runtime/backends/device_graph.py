@@ -9,10 +9,12 @@ from ..bundle.manifest import Graph
 from ..decoding.device import Device, DeviceArray
 from ..decoding.engine import Array, check_names, check_tensors
 from ..decoding.kv_cache import upload_new
+from ..decoding.stop import RunStop
 
 
 class DeviceGraph:
-    """An engine that takes arrays of the host by way of the device. `enqueue` is a backend's own; see `DeviceEngine`."""
+    """An engine that takes arrays of the host by way of the device. `enqueue` is a backend's own; see `DeviceEngine`. Its runs are
+    short: none ends early."""
 
     def __init__(self, name: str, spec: Graph, device: Device) -> None:
         self.name, self.spec, self.device = name, spec, device
@@ -20,7 +22,7 @@ class DeviceGraph:
     def enqueue(self, tensors: Mapping[str, DeviceArray]) -> None:
         raise NotImplementedError
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], stop: RunStop | None = None) -> dict[str, Array]:
         sizes: dict[str, int] = {}
         check_names(self.name, "inputs", inputs, self.spec.inputs)
         check_tensors(self.name, self.spec.inputs, inputs, sizes)

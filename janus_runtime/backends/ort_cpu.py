@@ -13,6 +13,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.interface import Flavour, TensorSpec, graph_name
 from ..bundle.manifest import WEIGHTS, Graph
 from ..decoding.engine import Array, check_names, check_tensors
+from ..decoding.stop import RunStop, RunStopped
 from ..errors import BackendError, BundleError, first_line
 from ..packages import importing
 from .huge_pages import huge_pages
@@ -82,8 +83,8 @@ class OrtEngine:
                 raise BundleError(f"{path} cannot be opened: {first_line(error)}; run 'janus-rt verify'") from None
         _engines.add(self)
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return self.bind({}, {}).run(inputs)
+    def run(self, inputs: Mapping[str, Array], stop: RunStop | None = None) -> dict[str, Array]:
+        return self.bind({}, {}).run(inputs, stop)
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> "OrtBinding":
         if (session := self._session) is None:
@@ -138,7 +139,7 @@ class OrtBinding:
         for tensor, array in outputs.items():
             self._binding.bind_ortvalue_output(tensor, _value(f"{name}.{tensor}", array))
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], stop: RunStop | None = None) -> dict[str, Array]:
         name, spec, sizes = self._name, self._spec, dict(self._sizes)
         session, binding = self._session, self._binding
         if session is None:
@@ -151,13 +152,29 @@ class OrtBinding:
         for tensor, array in results.items():
             binding.bind_ortvalue_output(tensor, _value(f"{name}.{tensor}", array))
         try:
-            session.run_with_iobinding(binding)
+            if stop is None:
+                session.run_with_iobinding(binding)
+            else:
+                _run_until(stop, session, binding)
         except Exception as error:
+            if stop is not None and stop.is_set:
+                raise RunStopped from None
             raise BackendError(f"{name} failed: {first_line(error)}") from None
         return results
 
     def close(self) -> None:
         self._session = self._binding = None
+
+
+def _run_until(stop: RunStop, session: Any, binding: Any) -> None:
+    """ONNX Runtime looks between two nodes whether to go on; it raises where it does not."""
+    options = ort.RunOptions()
+
+    def end() -> None:
+        options.terminate = True
+
+    with stop.watching(end):
+        session.run_with_iobinding(binding, options)
 
 
 def _closed(engine: str) -> BackendError:

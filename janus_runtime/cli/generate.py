@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     "Picture",
     "--steps",
     type=click.IntRange(1, 10_000),
-    show_default="the model's for the solver: euler 30, ab2 AB2_STEPS",
+    show_default="the model's for the solver: euler 30, ab2 15",
     help="Steps of the flow; JanusFlow only.",
 )
 @option(

@@ -10,6 +10,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.interface import Flavour, TensorSpec
 from ..bundle.manifest import Graph
 from ..errors import BackendError, NumericalError
+from .stop import RunStop
 
 if TYPE_CHECKING:
     from .device import DecoderLimits
@@ -25,9 +26,9 @@ class Engine(Protocol):
     name: str
     spec: Graph
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs once; outputs are in new arrays that are the caller's.
-        Raises BackendError on a name, dtype or shape that is not the graph's."""
+    def run(self, inputs: Mapping[str, Array], stop: RunStop | None = None) -> dict[str, Array]:
+        """Runs once; outputs are in new arrays that are the caller's. `stop` ends it early where the backend can.
+        Raises BackendError on a name, dtype or shape that is not the graph's, RunStopped after `stop.set()`."""
 
     def close(self) -> None: ...
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -24,14 +25,28 @@ class Handle:
         self.cancelled = False
         self._pid = os.getpid()
         self._wake: Callable[[], None] = lambda: None
+        self._on_cancel: Callable[[], None] = lambda: None
 
     def bind(self, wake: Callable[[], None]) -> None:
         """`wake` tells the scheduler that something changed."""
         self._wake = wake
 
+    @contextmanager
+    def watching(self, on_cancel: Callable[[], None]) -> Iterator[None]:
+        """Has `on_cancel` called, from any thread, if the request is cancelled meanwhile or was before."""
+        self._on_cancel = on_cancel
+        try:
+            if self.cancelled:
+                on_cancel()
+            yield
+        finally:
+            self._on_cancel = lambda: None
+
     def cancel(self) -> None:
-        """Ends the request at its next step, from any thread; the last event is then `Failed` with `Cancelled`, unless it was done."""
+        """Ends the request at its next step, from any thread, or within a long one where nobody else is in it; the last event is then
+        `Failed` with `Cancelled`, unless it was done."""
         self.cancelled = True
+        self._on_cancel()
         self._wake()
 
     def wake(self) -> None:

@@ -6,7 +6,8 @@ Letters: T tokens of a prompt, D hidden size, V ids.
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from ..sampling.sampler import Floats, Ids, Sampler
 from .engine import Modality
 from .handle import Handle, Post
 from .session import Embeds
+from .stop import RunStop
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +239,21 @@ class Request(ABC):
             self.handle.post(event)
         except Exception:  # A caller who is gone must not take the others along.
             self._over = True
+
+
+@contextmanager
+def stopping(requests: Collection[Request]) -> Iterator[RunStop]:
+    """A stop for a call that computes for these requests: it is set once all are cancelled."""
+    stop = RunStop()
+
+    def on_cancel() -> None:
+        if all(request.handle.cancelled for request in requests):
+            stop.set()
+
+    with ExitStack() as stack:
+        for request in requests:
+            stack.enter_context(request.handle.watching(on_cancel))
+        yield stop
 
 
 def as_error(error: Exception) -> Exception:

@@ -123,8 +123,11 @@ class Scheduler:
             return
         with self._changed:
             self._closed = True
-            thread = self._thread
+            thread, requests = self._thread, list(self._requests)
             self._wake()
+        # A call that takes seconds ends with those who are in it.
+        for request in requests:
+            request.handle.cancel()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         for executor in self._beside.values():

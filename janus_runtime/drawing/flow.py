@@ -14,7 +14,8 @@ from ..bundle.interface import MASKED
 from ..bundle.manifest import Schedule
 from ..decoding.engine import check_finite
 from ..decoding.engines import Engines
-from ..decoding.lane import Counts, Lane, Request, as_error
+from ..decoding.lane import Counts, Lane, Request, as_error, stopping
+from ..decoding.stop import RunStop, RunStopped
 from ..errors import NumericalError
 from ..prompt import Ids, splice
 from ..sampling.noise import normal
@@ -137,7 +138,7 @@ class FlowDrawer:
                 embeds[index, row, : len(tokens)], mask[index, row, : len(tokens)] = tokens, 0
         return {"prefix_embeds": embeds, "prefix_mask": mask, "first_position": lengths}
 
-    def begin(self, latents: Floats, now: Tensors, prefix: Prefix) -> tuple[Tensors, Tensors]:
+    def begin(self, latents: Floats, now: Tensors, prefix: Prefix, stop: RunStop | None = None) -> tuple[Tensors, Tensors]:
         """The first step: latents [n, c, s, s] and the prompts -> what the step gave, and the cache of the prompts."""
         engine, count = self.engines["flow_step"], len(latents)
         names = engine.spec.cache
@@ -146,17 +147,18 @@ class FlowDrawer:
         _, _, heads, _, head_size = engine.spec.inputs[names.inputs[0]].shape
         cache = {name: np.zeros((count, 2, int(heads), 1, int(head_size)), names.dtype) for name in names.inputs}
         seen = np.full((count, 2, 1), MASKED, prefix["prefix_mask"].dtype)
-        outputs = engine.run({"latents": latents, **prefix, "past_mask": seen, **now, **cache})
+        outputs = engine.run({"latents": latents, **prefix, "past_mask": seen, **now, **cache}, stop)
         return outputs, {past: outputs.pop(new) for past, new in zip(names.inputs, names.outputs, strict=True)}
 
-    def go_on(self, latents: Floats, now: Tensors, mask: NDArray[Any], cache: Tensors) -> Tensors:
+    def go_on(self, latents: Floats, now: Tensors, mask: NDArray[Any], cache: Tensors, stop: RunStop | None = None) -> Tensors:
         """A later step, over the cache of the prompts and what `mask` [n, 2, P] shows of it."""
         engine = self.engines["flow_step"]
         count, width = len(latents), int(engine.spec.inputs["prefix_embeds"].shape[-1])
         # The prefix is one token that nobody sees: empty tensors are not every backend's.
         embeds = np.zeros((count, 2, 1, width), engine.spec.inputs["prefix_embeds"].dtype)
         hidden = np.full((count, 2, 1), MASKED, mask.dtype)
-        return engine.run({"latents": latents, "prefix_embeds": embeds, "prefix_mask": hidden, "past_mask": mask, **now, **cache})
+        inputs = {"latents": latents, "prefix_embeds": embeds, "prefix_mask": hidden, "past_mask": mask, **now, **cache}
+        return engine.run(inputs, stop)
 
     def tabulate(self, steps: Steps) -> Tensors:
         """What each step takes that depends on its time alone, [S, …]."""
@@ -214,10 +216,14 @@ class FlowLanes:
         return True
 
     def advance(self) -> list[Lane]:
-        """One call: the first step of those that join, or a later step of all others."""
+        """One call: the first step of those that join, or a later step of all others. It takes seconds at JanusFlow's size, so it ends at
+        once when all who are in it are cancelled; their lanes stay as they were until they are dropped."""
         lanes, begins = (self._joining, True) if self._joining else (self._drawing, False)
         try:
-            outputs = self._begin() if begins else self._go_on()
+            with stopping({lane.request for lane in lanes}) as stop:
+                outputs = self._begin(stop) if begins else self._go_on(stop)
+        except RunStopped:
+            return []
         except Exception as error:
             for lane in list(lanes):
                 self._remove(lane)
@@ -251,18 +257,20 @@ class FlowLanes:
     def close(self) -> None:
         self._cache = {}
 
-    def _begin(self) -> Tensors:
+    def _begin(self, stop: RunStop) -> Tensors:
         lanes = self._joining
         self.counts.prefilled_tokens += sum(int(lane.prefix["first_position"][0]) + 1 for lane in lanes)
         prefix = _stack([lane.prefix for lane in lanes])
-        outputs, cache = self._drawer.begin(np.concatenate([lane.latents for lane in lanes]), _stack([lane.now for lane in lanes]), prefix)
+        latents, now = np.concatenate([lane.latents for lane in lanes]), _stack([lane.now for lane in lanes])
+        outputs, cache = self._drawer.begin(latents, now, prefix, stop)
         self._cache = _stack([self._cache, cache]) if self._drawing else cache
         return outputs
 
-    def _go_on(self) -> Tensors:
+    def _go_on(self, stop: RunStop) -> Tensors:
         lanes = self._drawing
         mask = np.concatenate([lane.prefix["prefix_mask"] for lane in lanes])
-        return self._drawer.go_on(np.concatenate([lane.latents for lane in lanes]), _stack([lane.now for lane in lanes]), mask, self._cache)
+        latents, now = np.concatenate([lane.latents for lane in lanes]), _stack([lane.now for lane in lanes])
+        return self._drawer.go_on(latents, now, mask, self._cache, stop)
 
     def _remove(self, lane: FlowLane) -> None:
         if lane in self._joining:

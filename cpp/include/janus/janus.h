@@ -112,8 +112,8 @@ JANUS_API janus_status janus_model_info(const janus_model *model, janus_info *in
 /* --- cancelling --- */
 
 JANUS_API janus_status janus_cancel_token_create(janus_cancel_token **token);
-/* Calls that were given the token end with JANUS_CANCELLED at their next step, those that begin later at once. For good: a token cannot be
- * reset. */
+/* Calls that were given the token end with JANUS_CANCELLED at their next step, within one of JanusFlow's, which take seconds; those that
+ * begin later at once. For good: a token cannot be reset. */
 JANUS_API void janus_cancel(janus_cancel_token *token);
 JANUS_API void janus_cancel_token_destroy(janus_cancel_token *token);
 
