@@ -51,6 +51,7 @@ from .onnx.int8_cache import CacheScales
 from .onnx.judge import ProductJudge
 from .onnx.trace import check_graph, export_graph, torch_cache_in
 from .precision import format_of
+from .preview import PREVIEWED, calibrate_preview, export_preview
 from .recipes import check_tensors
 from .weights import WeightPlan
 
@@ -65,6 +66,8 @@ _SPARE_BYTES = 64 << 20
 
 # Told of each stage by name, and of the share of it that is done where that is known.
 OnStage = Callable[[str, float], None]
+# Told what the user should know of the bundle.
+OnNote = Callable[[str], None]
 
 
 def export_bundle(
@@ -74,6 +77,7 @@ def export_bundle(
     only: Task | None = None,
     force: bool = False,
     on_stage: OnStage = lambda stage, share: None,
+    on_note: OnNote = lambda text: None,
 ) -> Manifest:
     """Writes the bundle `out`: check, trace, run the reference, write, describe.
 
@@ -108,7 +112,7 @@ def export_bundle(
 
     with aside(out, "export", lambda old: not _strangers(old), lambda: _check_target(out, checkpoint.folder, force)) as folder:
         with torch_cache_in(folder):
-            graphs, weights = _write_graphs(checkpoint, sizes, precision, tasks, tokens, flow, folder, on_stage)
+            graphs, weights = _write_graphs(checkpoint, sizes, precision, tasks, tokens, flow, folder, on_stage, on_note)
         tokenizer.save(str(folder / TOKENIZER), pretty=False)
         _copy_licences(checkpoint.folder, folder)
         if vae:
@@ -158,6 +162,7 @@ def _write_graphs(
     flow: Flow | None,
     folder: Path,
     on_stage: OnStage,
+    on_note: OnNote,
 ) -> tuple[dict[str, Graph], File]:
     """The reference runs first, for the goldens, the scales of an int8 cache, and to judge which products bear one scale a column. Then
     every graph is traced, so that the place of every weight is known, and the weights are written front to back.
@@ -168,13 +173,21 @@ def _write_graphs(
     on_stage("running the torch reference", 0)
     watch = cache.watch if format_of("language_model", precision, "gqa").int8_cache else None
     goldens = make_goldens(config, checkpoint.tensors, tasks, tokens, watch, judge.watch, flow)
-    np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]  # none is called allow_pickle
     graphs: dict[str, Graph] = {}
     for spec in specs:
         if spec.flavour == "cpu" and not any(judge.takes(matrix) for matrix in matrices_by_column(spec, config, precision)):
             continue  # It would be the other form once more.
         on_stage(f"tracing {spec.name}", 0)
         graphs[spec.name] = export_graph(spec, config, sizes, precision, judge, cache, plan, folder)
+    if "image_encoder" in graphs and precision in PREVIEWED:
+        on_stage("calibrating the preview", 0)
+        preview = calibrate_preview(config, checkpoint.tensors, lambda share: on_stage("calibrating the preview", share))
+        if preview.refusal:
+            on_note(preview.refusal)
+        else:
+            graphs["image_preview"] = export_preview(graphs["image_decoder"], config, preview, plan, folder)
+            goldens |= preview.goldens
+    np.savez_compressed(folder / GOLDENS, **goldens)  # type: ignore[arg-type]  # none is called allow_pickle
     free, needed = shutil.disk_usage(folder).free, plan.total_bytes + _SPARE_BYTES
     if free < needed:
         raise JanusError(f"the disk of {folder.parent} has {free / 1e9:.1f} GB free, the bundle needs {needed / 1e9:.1f} GB")

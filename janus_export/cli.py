@@ -81,10 +81,14 @@ def checkpoint(source: str, out: Path, precision: Any, only: Any, vae: str | Non
         precision = precision or _default_precision(flow=opened.config.flow is not None)
         for text in opened.notes:
             note(f"note: {text}")
-        manifest = export_bundle(opened, target, precision, only, force, _stages(line, quiet))
+        notes: list[str] = []
+        manifest = export_bundle(opened, target, precision, only, force, _stages(line, quiet), notes.append)
         size = sum(file.bytes for file in manifest.files.values())
         if not quiet:
             line.clear()
+        for text in notes:
+            note(f"note: {text}")
+        if not quiet:
             note(f"{out}: {manifest.family}, {precision}, {size / 1e6:,.1f} MB")
 
 

@@ -96,6 +96,20 @@ class RopeTable:
         return table
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Values that are known already, and come from no tensor."""
+
+    values: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def make(self, tensors: Mapping[str, Tensor], dtype: np.dtype[Any]) -> Array:
+        return np.ascontiguousarray(self.values.astype(dtype))
+
+
 class Recipe(Protocol):
     """A stored tensor: its shape, and how its values are made in a dtype. Hashable: what is made alike is stored once."""
 

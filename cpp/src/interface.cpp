@@ -104,6 +104,7 @@ Interface plain(const std::string &kind, const Sizes &sizes, DType f) {
     if (kind == "image_decoder") {
         return {sizes.num_ids ? TensorSpecs{{"image_ids", drawn}} : TensorSpecs{{"latents", latents(sizes)}}, {{"pixels", pixels_out}}, {}};
     }
+    if (kind == "image_preview") return {{{"image_ids", drawn}}, {{"pixels", pixels_out}}, {}};
     return {{{"times", {DType::float32, {"steps"}}}}, time_outputs(sizes, "steps"), {}};
 }
 
@@ -137,7 +138,7 @@ size_t size_of(DType dtype) {
 const std::vector<std::string> &graph_kinds() {
     static const std::vector<std::string> kinds{"text_embed",    "vision_encoder", "language_model", "text_head",
                                                 "text_draw",     "image_embed",    "image_head",     "image_draw",
-                                                "image_encoder", "image_decoder",  "time_embed",     "flow_step"};
+                                                "image_encoder", "image_decoder",  "image_preview",  "time_embed",     "flow_step"};
     return kinds;
 }
 

@@ -134,16 +134,16 @@ std::optional<KvCache> read_cache(const Json &value, const std::string &where) {
                    object.boolean("ragged_append")};
 }
 
-// What the exporter measured of a graph's products is for people.
-void check_products(const Json &value, const std::string &where) {
-    if (value.is_null()) return;
-    const JsonObject object(value, where, {"by_column", "smoothed", "by_block", "error", "block_error"});
-    for (const char *name : {"by_column", "smoothed", "by_block"}) object.whole(name);
-    for (const char *name : {"error", "block_error"}) object.number(name);
+// What the exporter measured, for people.
+void check_judged(const JsonObject &graph) {
+    if (graph.is_null("judged")) return;
+    const Json &judged = graph.at("judged");
+    if (!judged.is_object()) refuse_json(graph.place("judged"), "dict", judged);
+    for (const auto &[name, value] : judged.object()) finite_number(value, graph.place("judged") + "." + name);
 }
 
 Graph read_graph(const std::string &name, const Json &value, const std::string &where) {
-    const JsonObject object(value, where, {"kind", "flavour", "file", "format", "inputs", "outputs", "cache", "products", "weight_bytes"});
+    const JsonObject object(value, where, {"kind", "flavour", "file", "format", "inputs", "outputs", "cache", "weight_bytes", "judged"});
     Graph graph{name, object.one_of("kind", graph_kinds()), {}, {}, DType::float32, {}, {}, {}};
     if (!object.is_null("flavour")) graph.flavour = object.one_of("flavour", flavours());
     graph.file = object.text("file");
@@ -153,8 +153,8 @@ Graph read_graph(const std::string &name, const Json &value, const std::string &
     graph.inputs = read_specs(object, "inputs");
     graph.outputs = read_specs(object, "outputs");
     graph.cache = read_cache(object.at("cache"), object.place("cache"));
-    check_products(object.at("products"), object.place("products"));
     object.bytes("weight_bytes");
+    check_judged(object);
     return graph;
 }
 

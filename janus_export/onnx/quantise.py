@@ -5,8 +5,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from janus_runtime.bundle.manifest import Products
-
 from ..precision import Blocks, Format
 from ..recipes import FromCheckpoint
 from .blocks import Quantised
@@ -17,7 +15,7 @@ _DOMAIN = "com.microsoft"
 _SMALLEST = 16  # block that ONNX Runtime knows
 
 
-def quantise_graph(model: ir.Model, recipes: dict[str, tuple[Any, Any]], format: Format, judge: ProductJudge) -> Products | None:
+def quantise_graph(model: ir.Model, recipes: dict[str, tuple[Any, Any]], format: Format, judge: ProductJudge) -> dict[str, float] | None:
     """Every product with a stored matrix becomes MatMulNBits, every lookup in a stored table GatherBlockQuantized.
 
     Where `format` allows a scale a column, a product takes that instead, if `judge` found its error small enough. `recipes` (name ->
@@ -42,15 +40,16 @@ def quantise_graph(model: ir.Model, recipes: dict[str, tuple[Any, Any]], format:
     return _summary(chosen) if chosen else None
 
 
-def _summary(chosen: list[tuple[str, Judgement]]) -> Products:
+def _summary(chosen: list[tuple[str, Judgement]]) -> dict[str, float]:
+    """For the manifest: how many matrices have which form, the largest relative error of a product so, and in blocks throughout."""
     forms = [form for form, _ in chosen]
-    return Products(
-        by_column=len(forms) - forms.count("block"),
-        smoothed=forms.count("smoothed"),
-        by_block=forms.count("block"),
-        error=round(max(float(getattr(judgement, form)) for form, judgement in chosen), 5),
-        block_error=round(max(judgement.block for _, judgement in chosen), 5),
-    )
+    return {
+        "by_column": len(forms) - forms.count("block"),
+        "smoothed": forms.count("smoothed"),
+        "by_block": forms.count("block"),
+        "error": round(max(float(getattr(judgement, form)) for form, judgement in chosen), 5),
+        "block_error": round(max(judgement.block for _, judgement in chosen), 5),
+    }
 
 
 def _matrix(node: ir.Node, recipes: Mapping[str, Any]) -> Any:

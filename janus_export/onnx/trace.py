@@ -6,7 +6,7 @@ No weight is in memory here, so a 7B decoder traces in the same space as a tiny 
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -74,11 +74,19 @@ def export_graph(
         lower(model)
     if model.opset_imports.get("com.microsoft"):  # made for ONNX Runtime alone
         fuse_residual_norms(model)
-    products = quantise_graph(model, recipes, format, judge)
+    judged = quantise_graph(model, recipes, format, judge)
     given = traced
     if format.int8_cache:
         quantise_cache(model, recipes, cache)
         given = interface(spec.kind, spec.flavour, sizes, f, "int8")
+    file = f"{spec.name}.onnx"
+    weight_bytes = save_graph(model, recipes, plan, folder / file)
+    number_format = NumberFormat(format.weights, f)
+    return Graph(spec.kind, spec.flavour, file, number_format, given.inputs, given.outputs, given.cache, weight_bytes, judged)
+
+
+def save_graph(model: ir.Model, recipes: Mapping[str, tuple[Any, Any]], plan: WeightPlan, path: Path) -> int:
+    """Writes the graph, whose weights `recipes` (name -> recipe, dtype) makes, reserves their places in `plan`, and returns their bytes."""
     weight_bytes = 0
     for name, value in model.graph.initializers.items():
         if name in recipes:
@@ -87,12 +95,10 @@ def export_graph(
             weight_bytes += place.length
             assert value.dtype is not None and isinstance(value.shape, ir.Shape)
             value.const_value = ir.ExternalTensor(
-                WEIGHTS, place.offset, place.length, value.dtype, name=name, shape=value.shape, base_dir=folder
+                WEIGHTS, place.offset, place.length, value.dtype, name=name, shape=value.shape, base_dir=path.parent
             )
-    file = f"{spec.name}.onnx"
-    ir.save(model, folder / file)
-    number_format = NumberFormat(format.weights, f)
-    return Graph(spec.kind, spec.flavour, file, number_format, given.inputs, given.outputs, given.cache, products, weight_bytes)
+    ir.save(model, path)
+    return weight_bytes
 
 
 @contextmanager

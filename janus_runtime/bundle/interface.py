@@ -23,6 +23,7 @@ GraphKind = Literal[
     "image_draw",
     "image_encoder",
     "image_decoder",
+    "image_preview",
     "time_embed",
     "flow_step",
 ]
@@ -260,5 +261,6 @@ _PLAIN: dict[GraphKind, Callable[[Sizes, DType], tuple[TensorSpecs, TensorSpecs]
         {"latents": _latents(sizes)} if sizes.num_ids is None else _image_ids(sizes),
         _pixels(sizes.output_size),
     ),
+    "image_preview": lambda sizes, f: (_image_ids(sizes), _pixels(sizes.output_size)),
     "time_embed": lambda sizes, f: ({"times": TensorSpec("float32", ("steps",))}, _time_outputs(sizes, "steps")),
 }

@@ -34,24 +34,11 @@ Solver = Literal["euler", "ab2"]
 
 
 @dataclass(frozen=True)
-class Products:
-    """How the 8-bit matrices of a graph for CPUs are stored: with one scale a column, some of them `smoothed`, or in blocks.
-
-    `error` is the largest relative error of a product as chosen, which the exporter measured, `block_error` that of blocks throughout.
-    """
-
-    by_column: int
-    smoothed: int
-    by_block: int
-    error: float
-    block_error: float
-
-
-@dataclass(frozen=True)
 class Graph:
     """`inputs` and `outputs` are those of `interface.py`. `flavour`: one of `FLAVOURS`, for a language_model never null.
 
-    `weight_bytes`: what one run reads of the weights file. Graphs may share weights.
+    `weight_bytes`: what one run reads of the weights file. Graphs may share weights. `judged`: what the exporter measured of a graph that
+    it kept for being good enough, by name of the figure, which says its unit.
     """
 
     kind: GraphKind
@@ -61,8 +48,8 @@ class Graph:
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     cache: KvCache | None
-    products: Products | None
     weight_bytes: LargeInt
+    judged: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -327,7 +314,7 @@ class Manifest:
 
 # By whether pictures are drawn by a flow: the graphs that only the other way to draw has.
 _OF_OTHERS: dict[bool, set[GraphKind]] = {
-    True: {"image_embed", "image_head", "image_draw", "image_encoder"},
+    True: {"image_embed", "image_head", "image_draw", "image_encoder", "image_preview"},
     False: {"time_embed", "flow_step"},
 }
 _FLOW_NEEDED = {"text_embed", "time_embed", "flow_step", "image_decoder"}

@@ -90,6 +90,8 @@ def _image_stages(engines: Engines, rows: int) -> Iterator[Stage]:
         yield Stage(f"image step, {name}", step_at(length), _step_bytes(engines, "image", rows, length))
     picture = rng.integers(0, output.num_ids, (1, output.num_tokens), dtype=np.int32)
     yield Stage("image decode", lambda: engines["image_decoder"].run({"image_ids": picture}))
+    if engines.preview != "image_decoder":
+        yield Stage("image preview", lambda: engines[engines.preview].run({"image_ids": picture}))
 
 
 def _flow_stages(engines: Engines, rows: int) -> Iterator[Stage]:

@@ -116,6 +116,12 @@ class Engines:
         embed, head, draw = ENDS[modality]
         return (embed, head, *([draw] if draw and self.backend.limits else []), self._language_model)
 
+    @property
+    def preview(self) -> GraphKind:
+        """The graph that decodes what is shown of a picture before it is done: `image_preview` where the bundle has one and this backend
+        works in the host's memory, for whose processors it is made; else the decoder of the picture itself."""
+        return "image_preview" if "image_preview" in self.manifest.graphs and self.backend.limits is None else "image_decoder"
+
     def are_open(self, *names: str) -> bool:
         with self._lock:
             return all(self.name_of(name) in self._open for name in names)

@@ -14,8 +14,8 @@ from .request import DrawSettings, ReferenceFeatures
 class Drawer(Protocol):
     """How a family draws."""
 
-    def graphs(self, from_image: bool) -> Sequence[str]:
-        """Every graph it needs, for a reference image too."""
+    def graphs(self, from_image: bool, previews: bool = False) -> Sequence[str]:
+        """Every graph it needs, for a reference image and for previews too."""
 
     def num_steps(self, settings: DrawSettings) -> int: ...
 
@@ -39,3 +39,6 @@ class Drawer(Protocol):
 
     def decode(self, drawn: Any) -> Floats:
         """One picture's -> pixels [3, size, size]. One at a time: activations are large."""
+
+    def decode_preview(self, guess: Any) -> Floats:
+        """As `decode`, of a picture that is not done: sooner, and less exact, where the bundle has a graph for that."""

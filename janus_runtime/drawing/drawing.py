@@ -56,7 +56,7 @@ class Drawing(Request):
         self.request = request
         self.taken = 0
         self._engines = engines
-        self._graphs = drawer.graphs(request.pixels is not None)
+        self._graphs = drawer.graphs(request.pixels is not None, partial_images > 0)
         self._drawer = drawer
         self._ids = [prompter.image(prompt, request.pixels is not None) for prompt in request.prompts]
         self.num_steps = drawer.num_steps(request.settings)
@@ -152,7 +152,7 @@ class Drawing(Request):
             self.complete()
 
     def _show(self, picture: _Picture, guess: NDArray[Any]) -> None:
-        image = postprocess(self._drawer.decode(guess))
+        image = postprocess(self._drawer.decode_preview(guess))
         self.report(Partial(picture.number, picture.partials, image))
         picture.partials += 1
 

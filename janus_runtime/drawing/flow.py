@@ -79,7 +79,7 @@ class FlowDrawer:
         self.replaced = replaced
         self.flow = engines.manifest.flow
 
-    def graphs(self, from_image: bool) -> Sequence[str]:
+    def graphs(self, from_image: bool, previews: bool = False) -> Sequence[str]:
         return ("text_embed", "time_embed", "flow_step", "image_decoder", *(("vision_encoder",) if from_image else ()))
 
     def num_steps(self, settings: DrawSettings) -> int:
@@ -126,6 +126,8 @@ class FlowDrawer:
     def decode(self, drawn: Floats) -> Floats:
         pixels: Floats = self.engines["image_decoder"].run({"latents": drawn[None]})["pixels"][0]
         return pixels
+
+    decode_preview = decode  # A JanusFlow has no encoder to calibrate a preview with.
 
     def prefix(self, prompts: Sequence[NDArray[Any]]) -> Prefix:
         """Embedded prompts [T, D] of n pictures -> what the first step takes of them: two rows each, the unconditional one BOS alone."""

@@ -31,9 +31,10 @@ class TokenDrawer:
         self._retained_bytes = retained_bytes
         self._num_tokens = engines.manifest.image_output.num_tokens
 
-    def graphs(self, from_image: bool) -> Sequence[str]:
+    def graphs(self, from_image: bool, previews: bool = False) -> Sequence[str]:
         encoders = ("vision_encoder", "image_encoder") if from_image else ()
-        return (*self.engines.graphs_of("image"), "text_embed", "image_decoder", *encoders)
+        preview = (self.engines.preview,) if previews else ()
+        return (*self.engines.graphs_of("image"), "text_embed", "image_decoder", *preview, *encoders)
 
     def num_steps(self, settings: DrawSettings) -> int:
         return self._num_tokens
@@ -91,5 +92,11 @@ class TokenDrawer:
         return np.array(ids, np.int32)
 
     def decode(self, drawn: NDArray[Any]) -> Floats:
-        pixels: Floats = self.engines["image_decoder"].run({"image_ids": drawn[None]})["pixels"][0]
+        return self._decode("image_decoder", drawn)
+
+    def decode_preview(self, guess: NDArray[Any]) -> Floats:
+        return self._decode(self.engines.preview, guess)
+
+    def _decode(self, graph: str, image_ids: NDArray[Any]) -> Floats:
+        pixels: Floats = self.engines[graph].run({"image_ids": image_ids[None]})["pixels"][0]
         return pixels

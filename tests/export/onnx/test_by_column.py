@@ -68,7 +68,7 @@ def test_a_product_is_its_formula(tensors, smooth):
     stored, values = tensors
     judgement = Judgement(SMOOTHING, column=9.0 if smooth else 0.01, smoothed=0.01, block=0.01)
     products, run = product(stored, judgement)
-    assert (products.by_column, products.smoothed, products.by_block, products.error) == (1, int(smooth), 0, 0.01)
+    assert products == {"by_column": 1, "smoothed": int(smooth), "by_block": 0, "error": 0.01, "block_error": 0.01}
     x = np.random.default_rng(1).standard_normal((5, K)).astype(np.float32)
     x[2] = 0
     got = run(x)
@@ -81,7 +81,7 @@ def test_a_product_is_its_formula(tensors, smooth):
 def test_a_product_that_cannot_bear_it_stays_in_blocks(tensors):
     stored, values = tensors
     products, run = product(stored, Judgement(SMOOTHING, column=0.9, smoothed=0.9, block=0.01))
-    assert (products.by_column, products.by_block, products.error) == (0, 1, 0.01)
+    assert products == {"by_column": 0, "smoothed": 0, "by_block": 1, "error": 0.01, "block_error": 0.01}
     x = np.random.default_rng(1).standard_normal((5, K)).astype(np.float32)
     np.testing.assert_allclose(run(x), x * values["n"] @ values["w"].T, atol=0.5)
 
@@ -140,13 +140,13 @@ def test_channels_that_stick_out_are_seen_and_handled(checkpoints, bundles, tmp_
     """A norm with a large channel is smoothed, and the decoder computes what the reference does."""
     source = planted(checkpoints("tiny", "hf"), tmp_path / "planted", {"model.language_model.layers.1.input_layernorm.weight": (3, 300)})
     manifest = export_bundle(open_checkpoint(str(source)), tmp_path / "bundle", "int8")
-    before = Bundle.open(bundles("tiny", "int8")).manifest.graphs["language_model.gqa"].products
-    found = manifest.graphs["language_model.gqa"].products
-    assert (before.smoothed, before.by_block) == (0, 0)
-    assert (found.smoothed, found.by_block, found.by_column) == (1, 0, before.by_column)
-    assert found.error <= 2 * found.block_error
+    before = Bundle.open(bundles("tiny", "int8")).manifest.graphs["language_model.gqa"].judged
+    found = manifest.graphs["language_model.gqa"].judged
+    assert (before["smoothed"], before["by_block"]) == (0, 0)
+    assert (found["smoothed"], found["by_block"], found["by_column"]) == (1, 0, before["by_column"])
+    assert found["error"] <= 2 * found["block_error"]
     text = (tmp_path / "bundle" / "manifest.json").read_text()
-    assert json.loads(text)["graphs"]["language_model.gqa"]["products"]["smoothed"] == 1
+    assert json.loads(text)["graphs"]["language_model.gqa"]["judged"]["smoothed"] == 1
     graph = onnx.load(tmp_path / "bundle" / "language_model.gqa.onnx", load_external_data=False).graph
     assert sum(tensor.name.endswith(".smoothed") for tensor in graph.initializer) == 1
     with janus_runtime.load(tmp_path / "bundle", backend="cpu") as janus:

@@ -37,7 +37,7 @@ WRONG_FIELDS = [
     ("graphs.language_model.gqa.flavour", "slice", "graphs.language_model.gqa does not fit: expected language_model.slice"),
     ("graphs.text_draw.kind", "image_draw", "graphs.text_draw does not fit: expected image_draw, got text_draw"),
     ("graphs.text_head.flavour", "gqa", "graphs.text_head does not fit: expected text_head.gqa"),
-    ("graphs.text_head.products", {"by_column": 1}, r"graphs.text_head.products: missing block_error, by_block, error, smoothed"),
+    ("graphs.text_head.judged", {"error": "small"}, r"graphs.text_head.judged.error: expected float, got 'small'"),
     ("graphs.text_head.kind", "head", "graphs.text_head.kind: expected one of text_embed, .*, got 'head'"),
     ("graphs.text_head.format.weights", "int2", "graphs.text_head.format.weights: expected one of float32, float16, int8, int4"),
     ("graphs.language_model.gqa.cache.ragged_append", True, "graphs.language_model.gqa.cache does not fit"),
