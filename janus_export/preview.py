@@ -73,10 +73,10 @@ class Preview:
 @torch.inference_mode()
 def calibrate_preview(config: JanusConfig, tensors: Mapping[str, Tensor], on_share: OnShare = lambda share: None) -> Preview:
     """Runs the reference on made pictures, one at a time. Raises CheckpointError where it gives NaN or Inf."""
-    size = config.required_vq.image_size
+    size, f = config.required_vq.image_size, torch.float32
     calibrated, judged = _count(size, _CALIBRATED, _CALIBRATION_PIXELS), _count(size, _JUDGED, _JUDGED_PIXELS)
     with torch.device("meta"):
-        encoder, reference, eight_bits = (kind(config, torch.float32) for kind in (ImageEncoder, ImageDecoder, ImageDecoder))
+        encoder, reference, eight_bits = ImageEncoder(config, f), ImageDecoder(config, f), ImageDecoder(config, f)
     ranges = _watch(reference)
     for module in (encoder, reference):
         stream_weights(module, tensors)

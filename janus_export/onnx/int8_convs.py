@@ -96,8 +96,9 @@ class Int8Conv:
     def make(self, tensors: Mapping[str, Tensor], dtype: np.dtype[Any]) -> NDArray[Any]:
         weights, bias = (each.make(tensors, np.dtype(np.float32)) for each in (self.weight, self.bias))
         weights = phase_weights(weights, self.phase) if self.phase else weights
-        made = dict(zip(("codes", "factor", "bias"), quantise_weights(weights, bias, self.scales), strict=True))
-        return np.ascontiguousarray(made[self.part].astype(dtype))
+        parts: tuple[NDArray[Any], ...] = quantise_weights(weights, bias, self.scales)
+        made = parts[("codes", "factor", "bias").index(self.part)]
+        return np.ascontiguousarray(made.astype(dtype))
 
 
 def quantise_convs(model: ir.Model, recipes: dict[str, tuple[Recipe, str]], scales: Mapping[str, ConvScales]) -> None:
@@ -107,9 +108,9 @@ def quantise_convs(model: ir.Model, recipes: dict[str, tuple[Recipe, str]], scal
         if node.op_type == "Conv" and (name := str(node.inputs[1].name).removesuffix(".weight")) in scales:  # type: ignore[union-attr]
             _Rewrite(model, recipes, name, scales[name]).replace(node)
     RemoveUnusedNodesPass()(model)
-    for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
-        recipes.pop(name, None)
-        del model.graph.initializers[name]
+    # The pass takes weights that nothing reads too.
+    for name in recipes.keys() - model.graph.initializers.keys():
+        del recipes[name]
 
 
 class _Rewrite:
@@ -181,6 +182,6 @@ class _Rewrite:
         if key not in self.model.graph.initializers:
             tensor = ir.tensor(np.array(number), name=key)
             self.model.graph.initializers[key] = ir.Value(
-                name=key, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor
+                name=key, shape=ir.Shape([]), type=ir.TensorType(tensor.dtype), const_value=tensor
             )
         return self.model.graph.initializers[key]

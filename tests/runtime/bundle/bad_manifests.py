@@ -50,6 +50,9 @@ WRONG_FIELDS = [
         ["n", 16],
         r"image_encoder.outputs.image_ids does not fit: expected .*'images', 16.*, got .*'n', 16",
     ),
+    ("graphs.text_head.judged", None, "graphs.text_head: missing judged"),
+    ("graphs.text_head.judged", "good", "graphs.text_head.judged: expected dict, got 'good'"),
+    ("graphs.text_head.judged", {"psnr_db": "30"}, "graphs.text_head.judged.psnr_db: expected float, got '30'"),
     ("graphs.text_head.inputs.hidden.shape", ["rows", 1.5], r"shape\[1\]: expected"),
 ]
 # Of JanusFlow's manifest.
