@@ -136,9 +136,9 @@ size_t size_of(DType dtype) {
 }
 
 const std::vector<std::string> &graph_kinds() {
-    static const std::vector<std::string> kinds{"text_embed",    "vision_encoder", "language_model", "text_head",
-                                                "text_draw",     "image_embed",    "image_head",     "image_draw",
-                                                "image_encoder", "image_decoder",  "image_preview",  "time_embed",     "flow_step"};
+    static const std::vector<std::string> kinds{"text_embed",    "vision_encoder", "language_model", "text_head",     "text_draw",
+                                                "image_embed",   "image_head",     "image_draw",     "image_encoder", "image_decoder",
+                                                "image_preview", "time_embed",     "flow_step"};
     return kinds;
 }
 

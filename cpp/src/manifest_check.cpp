@@ -119,8 +119,8 @@ void check_tensors(const Fit &fit, const std::string &label, const TensorSpecs &
 }
 
 void check_graph(const Fit &fit, const Manifest &manifest, const Graph &graph) {
-    const Names of_others =
-        manifest.flow ? Names{"image_embed", "image_head", "image_draw", "image_encoder", "image_preview"} : Names{"time_embed", "flow_step"};
+    const Names of_others = manifest.flow ? Names{"image_embed", "image_head", "image_draw", "image_encoder", "image_preview"}
+                                          : Names{"time_embed", "flow_step"};
     const std::string label = "graphs." + graph.name;
     const bool cached = graph.kind == "language_model" || graph.kind == "flow_step";
     fit(label, graph_name(graph.kind, graph.flavour), graph.name);

@@ -4,6 +4,7 @@ Goldens hold, for every graph, inputs and the outputs of the fp32 torch referenc
 `<graph>/<tensor>`. `language_model` is checked the way it is used: `embeds` [k, T, D] with `lengths` [k]
 as a ragged prefill, then `steps` [s, k, 1, D] one at a time -> `hidden` [1 + s, k, D]. So is `flow_step`: from `noise`
 [1, c, s, s], over an embedded `prompt` [1, T, D], the `velocity` [s, 1, c, s, s] of the first steps of as many as the manifest says.
+`image_preview` is compared with the fp32 decoder, and only where it is used.
 """
 
 from collections.abc import Iterator

@@ -44,6 +44,7 @@ def test_a_bundle_holds_everything_and_nothing_else(tiny):
     assert list(manifest.graphs) == [
         "text_embed", "vision_encoder", "language_model.gqa", "language_model.slice", "language_model.inplace",
         "text_head", "text_draw", "image_embed", "image_head", "image_draw", "image_encoder", "image_decoder",
+        "image_preview",
     ]  # fmt: skip
     assert len(list(Bundle.open(tiny).verify_hashes())) == len(manifest.files)
 

@@ -15,7 +15,7 @@ def test_every_stage_of_both_tasks(janus):
     named = {stage.name: stage for stage in stages(janus._engines, rows=4)}
     assert list(named) == [
         "image prefill", "image step, early", "image step, middle", "image step, late", "image decode",
-        "vision encode", "text prefill", "text step",
+        "image preview", "vision encode", "text prefill", "text step",
     ]  # fmt: skip
     for stage in named.values():
         stage.call()
@@ -58,7 +58,7 @@ def test_command(run, tiny, monkeypatch):
     result = run(main, "bench", "--bundle", tiny, "--seconds", 0.2, "--rows", 4, "--json", "--quiet")
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert len(rows) == 8 and all(row["backend"] == "cpu" and row["rows"] == 4 for row in rows)
+    assert len(rows) == 9 and all(row["backend"] == "cpu" and row["rows"] == 4 for row in rows)
     step = rows[1]
     assert step["gb_per_s"] == pytest.approx(step["reads"] / step["p50"] / 1e6) and step["bandwidth_gb_per_s"] == 10
     table = run(main, "bench", "--bundle", tiny, "--seconds", 0.2).stdout

@@ -336,7 +336,7 @@ class TestEnds:
         with load(bundles("tiny")) as janus:
             drawn = draw(janus, seed=3, partial_images=3).wait()
             (picture,) = drawn.pictures
-            decoder = janus._engines["image_decoder"]
+            decoder = janus._engines["image_preview"]
             for partial, count in zip(drawn.partials, (3, 7, 12), strict=True):
                 ids = picture.image_ids.copy()
                 for place in range(count, 16):
