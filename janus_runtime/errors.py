@@ -1,6 +1,6 @@
 """Every error a user can cause. One line each: what we got and what we expected; what to do."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class JanusError(Exception):
@@ -83,6 +83,16 @@ class Busy(JanusError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An exception is pickled by its arguments, of which the base class knows one."""
+        return type(self), (str(self), self.retry_after_s)
+
+
+class ReplicaLost(JanusError):
+    """Every process of a cluster that a request was sent to died, fell silent, or could not be found. It may be sent again."""
+
+    code = "replica_lost"
 
 
 def is_out_of_memory(reason: str) -> bool:

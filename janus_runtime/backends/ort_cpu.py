@@ -24,6 +24,15 @@ with importing("cpu", "the cpu backend"):
 
 # The first that was tested with keys and values in int8.
 _INT8_CACHE_SINCE = (1, 31)
+_THREADS = "JANUS_THREADS"
+
+
+def _read_threads() -> int:
+    """Threads of each graph; 0, unless the environment says otherwise, is one for each core of the machine. Raises BackendError."""
+    stated = os.environ.get(_THREADS, "0")
+    if not (stated.isascii() and stated.isdecimal() and int(stated) <= 1024):
+        raise BackendError(f"{_THREADS} is {stated!r}; expected the number of cores that this process may use, or 0 for all")
+    return int(stated)
 
 
 class OrtCpu:
@@ -44,7 +53,8 @@ class OrtCpu:
                 f"the KV cache of {bundle.path} is int8, which needs ONNX Runtime {since} or newer, and this is {ort.__version__}; "
                 f"{newer}, or export with --precision fp32"
             )
-        self.description = f"ONNX Runtime {ort.__version__} on the CPU"
+        threads = _read_threads()
+        self.description = f"ONNX Runtime {ort.__version__} on the CPU" + (f", {threads} threads" if threads else "")
 
     def load(self, bundle: Bundle, graph: str) -> "OrtEngine":
         return OrtEngine(bundle, graph)
@@ -70,6 +80,8 @@ class OrtEngine:
         options = ort.SessionOptions()
         # Errors come back as exceptions; its log would print them a second time.
         options.log_severity_level = 4
+        # Several processes on a machine share its cores; each would take all.
+        options.intra_op_num_threads = _read_threads()
         # Engines take turns. Threads wait for a graph's next kernel awake, which saves a tenth of a step, and sleep after its
         # last: spinning on, they would take the next graph's cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -1,8 +1,6 @@
 """janus-rt serve, and janus-rt ui, which is serve with the page in a browser."""
 
 import functools
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..console.commands import ByteSize, Command, FiniteFloat, option
-from ..errors import JanusError
+from ..serve.key import KEY_VARIABLE, check_origin, read_key
 from .options import open_model
 
 if TYPE_CHECKING:
     from ..janus import Janus
 
-_KEY = "JANUS_API_KEY"
 _Seconds = FiniteFloat(0, min_open=True)
 # What `load` takes.
 _open_limited = functools.partial(open_model, limits=("max_rows", "memory_bytes", "max_queue"), announce=False)
@@ -24,8 +21,10 @@ _open_limited = functools.partial(open_model, limits=("max_rows", "memory_bytes"
 
 def _check_origins(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        if not re.fullmatch(r"https?://[^/\s*]+", value):
-            raise click.BadParameter(f"{value!r} is no origin; expected one such as https://chat.example.com")
+        try:
+            check_origin(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
     return values
 
 
@@ -48,7 +47,7 @@ def _server_options(port: int) -> Callable[[Callable[..., None]], Callable[..., 
                 option("Model", "--max-queue", type=click.IntRange(1), default=64, help="Requests that may wait; more get 429."),
                 option("Model", "--edits", is_flag=True, help="Offer /v1/images/edits; for models trained to draw from a picture."),
                 option("Access", "--api-key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                       show_default=f"the environment's {_KEY}, else no key", help="File with the key that requests must bring."),
+                       show_default=f"the environment's {KEY_VARIABLE}, else no key", help="File with the key that requests must bring."),
                 option("Access", "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", show_default="localhost and --host",
                        help="Name under which clients reach this server; may be repeated; * allows all."),
                 option("Access", "--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN", callback=_check_origins,
@@ -123,7 +122,7 @@ def _serve(
         from ..serve.run import address_of, listen, serve_on
         from ..serve.settings import ServeSettings
 
-    settings = ServeSettings(api_key=_read_key(api_key_file), **options)
+    settings = ServeSettings(api_key=read_key(api_key_file), **options)
     set_up_log(log_format, quiet)
     listener = listen(settings)
     # Whoever connects meanwhile waits; the first answer is as fast as the next.
@@ -140,17 +139,3 @@ def _serve(
         # A browser in a terminal returns when it is closed.
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     serve_on(listener, janus, settings)
-
-
-def _read_key(path: Path | None) -> str | None:
-    """The key of the file, else of the environment. Raises JanusError on one that no header can carry."""
-    try:
-        key = (os.environ.get(_KEY, "") if path is None else path.read_text(encoding="utf-8")).strip()
-    except UnicodeDecodeError:
-        key = "\0"
-    source = _KEY if path is None else str(path)
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise JanusError(f"the API key in {source} has characters that a header cannot carry; use letters and digits")
-    if path is not None and not key:
-        raise JanusError(f"{source} is empty; expected an API key: make one with openssl rand -hex 24")
-    return key or None

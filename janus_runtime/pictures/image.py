@@ -151,12 +151,17 @@ def resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling
     return image.resize((size[0], image.height), resample).resize(size, resample)
 
 
-def preprocess(image: Image.Image, spec: ImageInput) -> NDArray[np.float32]:
-    """RGB image -> pixels [3, size, size], about -1 to 1."""
+def fit(image: Image.Image, spec: ImageInput) -> Image.Image:
+    """RGB image -> the square that the encoder sees, which fits as it is."""
     resized = resize(image, target_size(*image.size, spec.size, spec.min_size), Image.Resampling.BICUBIC)
     square = Image.new("RGB", (spec.size, spec.size), (spec.background[0], spec.background[1], spec.background[2]))
     square.paste(resized, ((spec.size - resized.width) // 2, (spec.size - resized.height) // 2))
-    planes = np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+    return square
+
+
+def preprocess(image: Image.Image, spec: ImageInput) -> NDArray[np.float32]:
+    """RGB image -> pixels [3, size, size], about -1 to 1."""
+    planes = np.ascontiguousarray(np.asarray(fit(image, spec)).transpose(2, 0, 1))
     scaled = (planes * np.float64(1 / 255)).astype(np.float32)
     mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (spec.mean, spec.std))
     result: NDArray[np.float32] = (scaled - mean) / std

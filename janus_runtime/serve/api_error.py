@@ -19,6 +19,7 @@ from ..errors import (
     NumericalError,
     OutOfMemory,
     PromptError,
+    ReplicaLost,
     TooLarge,
     first_line,
 )
@@ -103,7 +104,7 @@ def run_error(error: Exception) -> ApiError:
         return refuse(message, code=error.code)
     if isinstance(error, NumericalError | BackendError):
         return ApiError(500, message, code=error.code)
-    if type(error) is JanusError:
+    if isinstance(error, ReplicaLost) or type(error) is JanusError:
         return unavailable(message, error.code)
     return ApiError(500, "this request met a fault of the server; its log has the reason under the x-request-id", code="internal_error")
 

@@ -4,16 +4,15 @@ Labels: `model_name`; `kind`, which is `image` or `chat`.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from ..decoding.scheduler import Status
 from ..errors import Cancelled
 from ..events import Drawn, Event, Failed, Finished, Said, Started, Usage
-from ..janus import Janus
 
 Kind = Literal["image", "chat"]
 
@@ -21,42 +20,49 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1200, 3600)
 _TOKEN_SECONDS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 3)
 
 
-class _StatusCollector(Collector):
-    """What `Janus.status` says at the moment of each scrape."""
+def status_families(status: Status, name: str) -> Iterator[Metric]:
+    """What `Janus.status` says of the model called `name`."""
+    for key, text, gauge in (
+        ("num_requests_running", "Requests that are being computed.", status.running),
+        ("num_requests_waiting", "Requests that wait for rows.", status.waiting),
+        ("rows", "Rows of the decoder in use.", status.rows),
+        ("max_rows", "Rows that the decoder may use.", status.max_rows),
+        ("kv_cache_bytes", "Bytes of keys and values held.", status.cache_bytes),
+        ("kv_cache_max_bytes", "Bytes of keys and values that may be held.", status.memory_bytes),
+    ):
+        if gauge is not None:
+            family = GaugeMetricFamily(f"janus_{key}", text, labels=["model_name"])
+            family.add_metric([name], gauge)
+            yield family
+    for key, text, count in (
+        ("steps", "Steps of the decoder.", status.steps),
+        ("stepped_rows", "Rows of all steps together: by steps, the rows of a mean batch.", status.stepped_rows),
+        ("prefilled_tokens", "Prompt tokens that were computed.", status.prefilled_tokens),
+        ("reused_tokens", "Prompt tokens whose keys and values were there already.", status.reused_tokens),
+    ):
+        counter = CounterMetricFamily(f"janus_{key}", text, labels=["model_name"])
+        counter.add_metric([name], count)
+        yield counter
 
-    def __init__(self, model: Janus) -> None:
-        self._model = model
 
-    def collect(self) -> Iterator[Metric]:
-        status, name = self._model.status(), self._model.manifest.name
-        for key, text, gauge in (
-            ("num_requests_running", "Requests that are being computed.", status.running),
-            ("num_requests_waiting", "Requests that wait for rows.", status.waiting),
-            ("rows", "Rows of the decoder in use.", status.rows),
-            ("max_rows", "Rows that the decoder may use.", status.max_rows),
-            ("kv_cache_bytes", "Bytes of keys and values held.", status.cache_bytes),
-            ("kv_cache_max_bytes", "Bytes of keys and values that may be held.", status.memory_bytes),
-        ):
-            if gauge is not None:
-                family = GaugeMetricFamily(f"janus_{key}", text, labels=["model_name"])
-                family.add_metric([name], gauge)
-                yield family
-        for key, text, count in (
-            ("steps", "Steps of the decoder.", status.steps),
-            ("stepped_rows", "Rows of all steps together: by steps, the rows of a mean batch.", status.stepped_rows),
-            ("prefilled_tokens", "Prompt tokens that were computed.", status.prefilled_tokens),
-            ("reused_tokens", "Prompt tokens whose keys and values were there already.", status.reused_tokens),
-        ):
-            counter = CounterMetricFamily(f"janus_{key}", text, labels=["model_name"])
-            counter.add_metric([name], count)
-            yield counter
+class _Families:
+    """Families that were collected, as `generate_latest` asks for them."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self.collect = lambda: families
+
+
+def render(families: Sequence[Metric]) -> bytes:
+    """Prometheus' text format."""
+    return generate_latest(_Families(families))
 
 
 class Metrics:
-    def __init__(self, model: Janus) -> None:
-        self._name = model.manifest.name
+    """Of the requests of one process, to the model called `name`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._registry = CollectorRegistry()
-        self._registry.register(_StatusCollector(model))
         labels = ("model_name", "kind")
         self.queue_time = self._histogram("request_queue_time_seconds", "Time that a request waited for rows.", _SECONDS)
         self.first_token = self._histogram("time_to_first_token_seconds", "From a request to its first id.", _SECONDS)
@@ -78,8 +84,8 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(f"janus_{name}", text, labels, registry=self._registry)
 
-    def render(self) -> bytes:
-        return generate_latest(self._registry)
+    def families(self) -> list[Metric]:
+        return list(self._registry.collect())
 
     def meter(self, kind: Kind) -> "Meter":
         return Meter(self, self._name, kind)

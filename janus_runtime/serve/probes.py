@@ -10,6 +10,7 @@ from starlette.responses import Response
 from ..bundle.manifest import Solver
 from ..drawing.request import SOLVER
 from .api_error import ApiError, documented, unavailable
+from .metrics import render
 from .service import Service
 
 
@@ -76,13 +77,13 @@ def probe_routes(service: Service) -> APIRouter:
     async def ready() -> State:
         if service.traffic.stopping:
             raise unavailable("the server is stopping", "stopping")
-        if service.model.status().waiting >= service.settings.max_queue:
-            raise unavailable("the queue is full", "busy")
+        if reason := service.model.why_not_ready(service.settings.max_queue):
+            raise unavailable(reason, "busy")
         return State()
 
     @router.get("/metrics", response_class=Response, summary="Metrics for Prometheus", responses=_METRICS | documented(401, 403))
     async def metrics() -> Response:
-        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        return Response(render(await service.model.collect(service.metrics.families())), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/v1/models", summary="What is served", responses=documented(401, 403))
     async def models() -> ModelList:

@@ -124,4 +124,4 @@ def serve_on(listener: socket.socket, model: Janus, settings: ServeSettings) -> 
     weights = ", random weights: expect noise, not pictures or sense" if manifest.random_weights else ""
     _log.info("serving %s, %s, %s%s at %s", manifest.name, manifest.precision, model.backend, weights, address_of(listener))
     _log.info("%s", _describe_capacity(model))
-    Server(Service.over(model, settings)).run(sockets=[listener])
+    Server(Service.of(model, settings)).run(sockets=[listener])

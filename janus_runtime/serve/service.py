@@ -11,6 +11,7 @@ from ..pictures.png_text import describe_maker
 from .api_error import refuse
 from .idempotency import Answers
 from .metrics import Metrics
+from .model import LocalModel, Model
 from .settings import ServeSettings
 from .traffic import Traffic
 
@@ -23,7 +24,7 @@ def choose_seed(asked: int | None) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Service:
-    model: Janus
+    model: Model
     settings: ServeSettings
     traffic: Traffic
     metrics: Metrics
@@ -36,9 +37,16 @@ class Service:
     """Seconds since 1970."""
 
     @classmethod
-    def over(cls, model: Janus, settings: ServeSettings) -> "Service":
+    def of(cls, janus: Janus, settings: ServeSettings) -> "Service":
+        """Over a model of this process."""
+        return cls.over(LocalModel(janus), settings)
+
+    @classmethod
+    def over(cls, model: Model, settings: ServeSettings) -> "Service":
         maker = describe_maker(model.manifest, model.backend)
-        return cls(model, settings, Traffic(), Metrics(model), Answers(settings), maker, asyncio.Semaphore(2), int(time.time()))
+        return cls(
+            model, settings, Traffic(), Metrics(model.manifest.name), Answers(settings), maker, asyncio.Semaphore(2), int(time.time())
+        )
 
     @property
     def model_name(self) -> str:

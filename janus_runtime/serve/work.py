@@ -8,12 +8,12 @@ from typing import Protocol, TypeVar
 
 from starlette.types import Receive
 
-from ..decoding.handle import Handle, Post
+from ..decoding.handle import Post
 from ..errors import Cancelled
 from ..events import Event, Failed, Finished
 from .api_error import ClientGone, submit_error
 from .metrics import Meter
-from .traffic import Traffic
+from .traffic import Cancellable, Traffic
 
 Result = TypeVar("Result")
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 class Start(Protocol):
     """A method of the model that submits a request, with all its arguments but this one."""
 
-    def __call__(self, *, post: Post) -> Handle: ...
+    def __call__(self, *, post: Post) -> Awaitable[Cancellable]: ...
 
 
 class Work:
@@ -32,7 +32,7 @@ class Work:
         self._traffic = traffic
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-        self._handles: list[Handle] = []
+        self._handles: list[Cancellable] = []
         self._running: set[int] = set()
         self._stopped: set[int] = set()
         self._closed = False
@@ -42,7 +42,7 @@ class Work:
         """Adds a part. Raises ApiError if the model does not take it; the parts before it are then cancelled."""
         number = len(self._handles)
         try:
-            # Not lost where this task is cancelled while the thread goes on: `_add` cancels what comes too late.
+            # Not lost where this task is cancelled while the model goes on: `_add` cancels what comes too late.
             await asyncio.shield(asyncio.create_task(self._add(number, start)))
         except Exception as error:
             self.meter.refuse()
@@ -55,7 +55,7 @@ class Work:
     async def _add(self, number: int, start: Start) -> None:
         self._running.add(number)
         try:
-            handle = await asyncio.to_thread(start, post=partial(self._post, number))
+            handle = await start(post=partial(self._post, number))
         except Exception:
             self._running.discard(number)
             if self._closed:

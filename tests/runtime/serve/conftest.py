@@ -33,7 +33,7 @@ def serving(model, port=0, **settings):
 
     settings = ServeSettings(port=port, **settings)
     listener = listen(settings)
-    service = Service.over(model, settings)
+    service = Service.of(model, settings)
     server = Server(service)
     failed = []
 
