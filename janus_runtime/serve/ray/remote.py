@@ -6,11 +6,11 @@ import dataclasses
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -100,7 +100,16 @@ class RemoteModel:
 
     def own_families(self, served: Sequence[Metric]) -> list[Metric]:
         """Of this process."""
-        return [*served, *self._registry.collect()]
+        return [*served, *self._registry.collect(), *self._head_families()]
+
+    def _head_families(self) -> Iterator[Metric]:
+        for key, text, count in (
+            ("kept_calls", "Turns of conversations that went to the replica of their conversation.", fleet.here.kept),
+            ("spilled_calls", "Turns that went elsewhere, since that replica was full or not to be trusted.", fleet.here.spilled),
+        ):
+            counter = CounterMetricFamily(f"janus_{key}", text, labels=["model_name"])
+            counter.add_metric([self.manifest.name], count)
+            yield counter
 
     async def stream(self, call: Call) -> AsyncGenerator[Item, None]:
         """Items of one run on one replica. Raises _Lost where they end too early or do not come."""

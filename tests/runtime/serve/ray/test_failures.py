@@ -57,13 +57,11 @@ def test_no_request_is_lost(cluster, expected, harm):
             harm(cluster, harmed)
             began = time.monotonic()
             cluster.wait_for_replicas(2, without=(harmed,))
-            print(
-                f"{harm.__name__} {number}: replaced after {time.monotonic() - began:.1f} s, {sum(load.outcomes.values()) - before} requests"
-                f" ended, {dict(load.outcomes)}, longest {load.longest_s:.1f} s",
-                flush=True,
-            )
+            seconds, ended = time.monotonic() - began, sum(load.outcomes.values()) - before
+            print(f"{harm.__name__} {number}: replaced after {seconds:.1f} s, in which {ended} requests ended", flush=True)
             assert load.one(number) == "right"
     finally:
         load.stop()
+    print(f"{harm.__name__}: {dict(load.outcomes)}, longest {load.longest_s:.1f} s", flush=True)
     assert load.faults == []
     assert load.outcomes["right"] > 10 * ROUNDS
