@@ -100,6 +100,11 @@ class Arguments(BaseModel):
         """A replica says that it lives after each pause of this length: several times within `silence`."""
         return min(2.0, self.silence / 4)
 
+    @property
+    def frozen_s(self) -> float:
+        """A process that was silent for so long is ended: its requests have left it, and the next one needs its place."""
+        return 2 * self.silence
+
     def settings(self) -> ServeSettings:
         """Of the server in an ingress. Raises JanusError where the key cannot be read."""
         return ServeSettings(

@@ -12,6 +12,7 @@ from . import fleet
 from .arguments import Arguments
 from .calls import Description
 from .remote import RemoteModel
+from .watchdog import Watchdog
 
 INGRESS = "Ingress"
 
@@ -20,6 +21,7 @@ class Ingress:
     """Ray makes it, then asks for its application, which nothing is pickled of."""
 
     def __init__(self, arguments: Arguments, replicas: DeploymentHandle) -> None:
+        self._watchdog = Watchdog(arguments.frozen_s)
         self._arguments = arguments
         self._replicas = replicas
 

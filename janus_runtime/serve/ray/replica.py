@@ -15,6 +15,7 @@ from .arguments import Arguments
 from .calls import Alive, Call, Description, Item, Refused, Taken, is_fault
 from .engine_watch import EngineWatch
 from .fleet import Stats
+from .watchdog import Watchdog
 
 _PROGRESS_S = 0.05
 
@@ -24,6 +25,7 @@ class ModelReplica:
 
     def __init__(self, arguments: Arguments) -> None:
         """Opens the model and every graph, so that the first request is as fast as the next. Raises what `load` does."""
+        self._watchdog = Watchdog(arguments.frozen_s)
         self._arguments = arguments
         self.janus = load(
             arguments.bundle,
