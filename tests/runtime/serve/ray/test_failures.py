@@ -7,7 +7,7 @@ import time
 import pytest
 
 import janus_runtime
-from tests.runtime.serve.ray.cluster import Cluster
+from testing.ray_cluster import Cluster
 from tests.runtime.serve.ray.load import Expected, Load
 
 # A replica is given up after 4 s without a sign of life, a request is sent to 3 replicas at most, and takes a few seconds itself.

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from tests.runtime.serve.ray.cluster import ROOT, state_of
+from testing.ray_cluster import ROOT, state_of
 
 CODE = """
 import sys, time

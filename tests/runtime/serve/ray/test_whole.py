@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import janus_runtime
-from tests.runtime.serve.ray.cluster import Cluster, anonymous_bytes
+from testing.ray_cluster import Cluster, anonymous_bytes
 from tests.runtime.serve.ray.load import PROMPTS, Expected, Load
 
 DEADLINE_S = 60
