@@ -17,7 +17,43 @@ ROOT = Path(__file__).resolve().parents[1]
 _TOKEN = "JANUS_TEST_CLUSTER"
 
 
-class Cluster:
+class Server:
+    """What answers on an address."""
+
+    def __init__(self, host, port):
+        self.host, self.port = host, port
+
+    @contextlib.contextmanager
+    def asking(self, method, path, body=None, timeout_s=120):
+        """The response, to be read inside."""
+        with contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)) as connection:
+            connection.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
+            with connection.getresponse() as response:
+                yield response
+
+    def get(self, path, timeout_s=5):
+        with self.asking("GET", path, timeout_s=timeout_s) as response:
+            return response.status, response.read()
+
+    def post(self, path, body, timeout_s=120):
+        """-> status, the answer's JSON or, of a stream, the list of its events' JSON."""
+        with self.asking("POST", path, body, timeout_s) as response:
+            status, data, kind = response.status, response.read(), response.getheader("content-type", "")
+        if kind.startswith("text/event-stream"):
+            lines = [line[6:] for line in data.decode().splitlines() if line.startswith("data: ")]
+            return status, [json.loads(line) for line in lines if line != "[DONE]"]
+        return status, json.loads(data)
+
+    def metric(self, name):
+        """-> value by labels, as a frozenset of pairs."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        families = text_string_to_metric_families(self.get("/metrics", timeout_s=15)[1].decode())
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        return {frozenset(sample.labels.items()): sample.value for sample in samples}
+
+
+class Cluster(Server):
     """`arguments` are those of the application. `environment` is that of all its processes."""
 
     def __init__(self, target="janus_runtime.serve.ray:app", environment=None, patience_s=180, **arguments):
@@ -26,7 +62,7 @@ class Cluster:
         self.folder = tempfile.TemporaryDirectory(prefix="janus-ray-", dir="/tmp")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+            super().__init__("127.0.0.1", free.getsockname()[1])
         config = {
             "http_options": {"host": "127.0.0.1", "port": self.port},
             "applications": [{"name": "janus", "import_path": target, "route_prefix": "/", "args": arguments}],
@@ -64,35 +100,6 @@ class Cluster:
         text = self.log.read_text(errors="replace")[-4000:]
         self.stop()
         raise RuntimeError(f"the cluster was not ready after {patience_s} s:\n{text}")
-
-    @contextlib.contextmanager
-    def asking(self, method, path, body=None, timeout_s=120):
-        """The response, to be read inside."""
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)) as connection:
-            connection.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
-            with connection.getresponse() as response:
-                yield response
-
-    def get(self, path, timeout_s=5):
-        with self.asking("GET", path, timeout_s=timeout_s) as response:
-            return response.status, response.read()
-
-    def post(self, path, body, timeout_s=120):
-        """-> status, the answer's JSON or, of a stream, the list of its events' JSON."""
-        with self.asking("POST", path, body, timeout_s) as response:
-            status, data, kind = response.status, response.read(), response.getheader("content-type", "")
-        if kind.startswith("text/event-stream"):
-            lines = [line[6:] for line in data.decode().splitlines() if line.startswith("data: ")]
-            return status, [json.loads(line) for line in lines if line != "[DONE]"]
-        return status, json.loads(data)
-
-    def metric(self, name):
-        """-> value by labels, as a frozenset of pairs."""
-        from prometheus_client.parser import text_string_to_metric_families
-
-        families = text_string_to_metric_families(self.get("/metrics", timeout_s=15)[1].decode())
-        samples = [sample for family in families for sample in family.samples if sample.name == name]
-        return {frozenset(sample.labels.items()): sample.value for sample in samples}
 
     def processes(self):
         """-> command line by pid of all processes of this cluster."""
