@@ -35,7 +35,7 @@ ifneq ($(GPU),)
 	$(BIN)/pip uninstall --quiet --yes onnxruntime  # it hides onnxruntime-gpu
 	touch $(VENV)/.gpu
 endif
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(if $(GPU),gpu$(,)trt,cpu),export,dev,trt-test,serve]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(if $(GPU),gpu$(,)trt,cpu),export,dev,trt-test,serve,ray]'
 	touch $@
 
 setup: $(STAMP) ## make .venv and install everything; GPU=1 takes ONNX Runtime for CUDA, and TensorRT

@@ -5,6 +5,7 @@
 Three runs, each with a seed of its own, go into one file; the last line is the median of what they say.
 """
 
+import itertools
 import json
 import threading
 import time
@@ -20,10 +21,12 @@ from testing.ray_cluster import Cluster
 
 _ROWS = (1, 2, 4)
 _IDS = (8, 16, 24)
+_KNOWN = 900_000
+_NUMBERS = itertools.count(_KNOWN + 1)
 
 
-def ask(cluster: Cluster, number: int, ids: int) -> list[float]:
-    """Times of a streamed answer's chunks, the request's own first."""
+def ask(cluster: Cluster, number: int, ids: int) -> float:
+    """Seconds of a streamed answer. Prompts of one number are the same."""
     body = {
         "messages": [{"role": "user", "content": f"{number:06} what is there to see in the snow?"}],
         "max_tokens": ids,
@@ -31,16 +34,12 @@ def ask(cluster: Cluster, number: int, ids: int) -> list[float]:
         "temperature": 1.0,
         "stream": True,
     }
-    times = [time.perf_counter()]
+    began = time.perf_counter()
     with cluster.asking("POST", "/v1/chat/completions", body, timeout_s=280) as response:
-        if response.status != 200:
-            raise click.ClickException(f"an answer with status {response.status}: {response.read()[:300]!r}")
-        while line := response.readline():
-            if b'"error"' in line:
-                raise click.ClickException(f"an error in an answer: {line[:300]!r}")
-            if line.startswith(b"data: "):
-                times.append(time.perf_counter())
-    return times
+        answer = response.read()
+    if response.status != 200 or b'"error"' in answer or not answer.endswith(b"[DONE]\n\n"):
+        raise click.ClickException(f"an answer with status {response.status}: {answer[-300:]!r}")
+    return time.perf_counter() - began
 
 
 def at_once(work: Sequence) -> list:
@@ -48,6 +47,39 @@ def at_once(work: Sequence) -> list:
     found: list = [None] * len(work)
 
     def run(index: int) -> None:
+        found[index] = work[index]()
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(work))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if None in found:
+        raise click.ClickException("a request failed; see above")
+    return found
+
+
+def measure(cluster: Cluster) -> Timing:
+    """With as many rows on each of the two replicas: each request goes where fewer rows are wanted.
+
+    Of a prompt that was just answered nothing is left to compute: two lengths of such answers tell the steps from the rest.
+    """
+
+    def median(rows: int, ids: int, new: bool) -> float:
+        found = []
+        for _ in range(2):
+            numbers = [next(_NUMBERS) if new else _KNOWN for _ in range(2 * rows)]
+            found += at_once([lambda n=number: ask(cluster, n, ids) for number in numbers])
+        return float(np.median(found)) * 1e3
+
+    median(2, 4, new=False)
+    step_ms = {rows: (median(rows, 28, new=False) - median(rows, 4, new=False)) / 24 for rows in _ROWS}
+    known = median(1, 4, new=False)
+    # Three of four ids come of steps.
+    return Timing(step_ms, max(median(1, 4, new=True) - known, 0.0), max(known - 3 * step_ms[1], 0.0))
+
+
+def run(index: int) -> None:
         found[index] = work[index]()
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(len(work))]
@@ -95,8 +127,8 @@ def run(cluster: Cluster, rate: float, seconds: float, seed: int) -> tuple[list[
 
     def one(number: int, job: Job) -> float:
         time.sleep(max(began + job.at_s - time.perf_counter(), 0))
-        times = ask(cluster, number, job.ids)
-        return times[-1] - (began + job.at_s)
+        ask(cluster, number, job.ids)
+        return time.perf_counter() - (began + job.at_s)
 
     return jobs, at_once([lambda n=number, j=job: one(n + seed * 1000, j) for number, job in enumerate(jobs)])
 
@@ -104,8 +136,8 @@ def run(cluster: Cluster, rate: float, seconds: float, seed: int) -> tuple[list[
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--seed", type=int, required=True)
-@click.option("--rate", type=float, default=1.2, show_default=True, help="Questions a second.")
-@click.option("--seconds", type=float, default=130.0, show_default=True)
+@click.option("--rate", type=float, default=0.5, show_default=True, help="Questions a second.")
+@click.option("--seconds", type=float, default=140.0, show_default=True)
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def main(bundle: Path, seed: int, rate: float, seconds: float, out: Path) -> None:
     """Compare the simulation with BUNDLE on two replicas."""
