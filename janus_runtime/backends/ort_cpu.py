@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -17,6 +18,7 @@ from ..decoding.stop import RunStop, RunStopped
 from ..errors import BackendError, BundleError, first_line
 from ..packages import importing
 from .huge_pages import huge_pages
+from .prepacked import prepacked_path, saving
 
 with importing("cpu", "the cpu backend"):
     import onnxruntime as ort
@@ -71,26 +73,43 @@ class OrtCpu:
         pass
 
 
+def _options() -> Any:
+    options = ort.SessionOptions()
+    # Errors come back as exceptions; its log would print them a second time.
+    options.log_severity_level = 4
+    # Several processes on a machine share its cores; each would take all.
+    options.intra_op_num_threads = _read_threads()
+    # Engines take turns. Threads wait for a graph's next kernel awake, which saves a tenth of a step, and sleep after its
+    # last: spinning on, they would take the next graph's cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _open(path: Path, options: Any) -> Any:
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _save(path: Path, to: Path, data: str) -> None:
+    options = _options()
+    saving(options, to, data)
+    _open(path, options)
+
+
 class OrtEngine:
     """One graph on the CPU provider. See `HostEngine` for the contract."""
 
     def __init__(self, bundle: Bundle, graph: str) -> None:
         self.name = graph
         self.spec = bundle.graph(graph)
-        options = ort.SessionOptions()
-        # Errors come back as exceptions; its log would print them a second time.
-        options.log_severity_level = 4
-        # Several processes on a machine share its cores; each would take all.
-        options.intra_op_num_threads = _read_threads()
-        # Engines take turns. Threads wait for a graph's next kernel awake, which saves a tenth of a step, and sleep after its
-        # last: spinning on, they would take the next graph's cores.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         self._bindings: WeakSet[OrtBinding] = WeakSet()
         path = bundle.path / self.spec.file
         with bundle.unchanged(self.spec.file, WEIGHTS):
             try:
+                saved = prepacked_path(bundle, self.spec, ort.__version__, lambda to, data: _save(path, to, data))
                 with huge_pages():
-                    self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+                    self._session: Any = _open(saved or path, _options())
+            except BackendError:
+                raise
             except Exception as error:  # the binding's exception classes share no public base
                 raise BundleError(f"{path} cannot be opened: {first_line(error)}; run 'janus-rt verify'") from None
         _engines.add(self)

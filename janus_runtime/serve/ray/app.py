@@ -57,7 +57,7 @@ def _model_options(arguments: Arguments) -> dict[str, Any]:
         "ray_actor_options": {
             "num_cpus": arguments.cpus,
             "num_gpus": arguments.gpus,
-            "runtime_env": {"env_vars": {"JANUS_THREADS": str(arguments.num_threads)}},
+            "runtime_env": {"env_vars": arguments.environment},
         },
         # Ray's default is 5. Who has rows, who waits for them in the scheduler, and who is just being refused.
         "max_ongoing_requests": arguments.max_rows + arguments.max_queue + _SPARE,

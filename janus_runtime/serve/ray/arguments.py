@@ -49,6 +49,8 @@ class Arguments(BaseModel):
     """Cores of a model replica: what Ray sets aside for it,"""
     threads: Count | None = None
     """and how many threads of ONNX Runtime use them; by default one a core. Each replica would else take all cores of the machine."""
+    prepacked: Path | None = None
+    """Folder in which replicas of one machine share weights, on a CPU: see `backends/prepacked.py`. By default each has its own."""
     gpus: Annotated[float, Field(ge=0)] = 0
     max_rows: Count = 16
     memory: Size | None = None
@@ -90,6 +92,12 @@ class Arguments(BaseModel):
         for origin in self.cors_origin:
             check_origin(origin)
         return self
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a model replica's process."""
+        shared = {} if self.prepacked is None else {"JANUS_PREPACKED": str(self.prepacked)}
+        return {"JANUS_THREADS": str(self.num_threads), **shared}
 
     @property
     def num_threads(self) -> int:

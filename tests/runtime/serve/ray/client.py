@@ -1,5 +1,5 @@
-"""python -m tests.runtime.serve.ray.client HOST PORT SECONDS DEADLINE: asks and says what came, a line of JSON for each request:
-when it began (seconds since 1970), how long it took, the outcome."""
+"""python -m tests.runtime.serve.ray.client HOST PORT DEADLINE: asks until stdin ends and says what came, a line of JSON for each
+request: when it began (seconds since 1970), how long it took, the outcome."""
 
 import json
 import sys
@@ -26,8 +26,8 @@ class _Telling(Load):
 
 
 if __name__ == "__main__":
-    host, port, seconds, deadline_s = sys.argv[1:]
+    host, port, deadline_s = sys.argv[1:]
     with janus_runtime.load(backend="cpu") as janus:
         load = _Telling(Server(host, int(port)), Expected.of(janus), 2, float(deadline_s))
-        time.sleep(float(seconds))
+        sys.stdin.read()
         load.stop()
