@@ -40,6 +40,7 @@ def application(arguments: Arguments, replica: type[ModelReplica] = ModelReplica
 def _ingress_options(arguments: Arguments) -> dict[str, Any]:
     return {
         "num_replicas": arguments.ingresses,
+        "max_replicas_per_node": arguments.ingresses_each,
         # It waits for others nearly all of the time.
         "ray_actor_options": {"num_cpus": 0},
         # Ray's default is 5. The server counts its requests itself; probes and metrics come on top.

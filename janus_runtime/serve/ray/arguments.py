@@ -45,6 +45,8 @@ class Arguments(BaseModel):
     max_replicas: Count | None = None
     """With more than `replicas`, Ray starts and stops replicas as rows are wanted."""
     ingresses: Count = 2
+    ingresses_each: Count | None = None
+    """Ingress replicas that one machine may have; with 1, and as many as machines, each of Ray's proxies has one beside it."""
     cpus: Annotated[float, Field(gt=0)] = 1
     """Cores of a model replica: what Ray sets aside for it,"""
     threads: Count | None = None

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -28,6 +29,7 @@ from .calls import Alive, Call, Description, Item, Refused, Taken, is_fault
 from .fleet_metrics import collect
 from .repeat import Repeat
 
+_log = logging.getLogger("janus_runtime.serve")
 # A conversation that begins with less and has one turn is as fast anywhere.
 _MIN_HEAD_CHARS = 400
 
@@ -137,6 +139,7 @@ class RemoteModel:
         """The call for its next replica; the one that failed it is avoided for a while, by others too unless it was only busy."""
         self._repeats.labels(reason).inc()
         replica = fleet.here.where(call)
+        _log.warning("call %s goes to another replica: %s %s", call.id, replica or "none", reason)
         if replica is None:
             return call
         if reason != "busy":

@@ -71,7 +71,7 @@ def cluster(folder):
     head, worker = NODES.values()
     ray = [BIN / "ray", "start", "--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=200000000"]
     config = Path(folder) / "serve.json"
-    arguments = {"silence": SILENCE_S, "max_rows": 8, "host": "0.0.0.0"}
+    arguments = {"silence": SILENCE_S, "max_rows": 8, "host": "0.0.0.0", "ingresses": 2, "ingresses_each": 1}
     config.write_text(
         json.dumps(
             {
