@@ -24,13 +24,15 @@ _PEOPLE = (1_000, 100_000)
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds. `step_ms` by rows, measured at some numbers of them; between these it is a line. `prefill_ms` of one row's prompt;
-    `overhead_ms` is what a request takes outside of the decoder; `pixels_ms` of one picture, made beside the steps one at a time."""
+    """Milliseconds. `step_ms` by rows, measured at some numbers of them; between these it is a line. `prefill_ms` of one row's prompt, in
+    so many `prefill_calls` of the decoder; `overhead_ms` is what a request takes outside of the decoder; `pixels_ms` of one picture, made
+    beside the steps one at a time."""
 
     step_ms: dict[int, float]
     prefill_ms: float
     overhead_ms: float
     pixels_ms: float = 0.0
+    prefill_calls: int = 1
 
     def step(self, rows: int) -> float:
         known = sorted(self.step_ms)
@@ -57,7 +59,7 @@ class Job:
 @dataclass(eq=False)
 class _Lane:
     job: Job
-    prefill_ms: float
+    calls: int
     ids: int
 
 
@@ -66,6 +68,7 @@ class _Replica:
     waiting: deque[_Lane] = field(default_factory=deque)
     running: list[_Lane] = field(default_factory=list)
     pixels_free_s: float = 0.0
+    step_ms: float = 0.0
     is_busy: bool = False
 
     @property
@@ -78,24 +81,23 @@ class _Replica:
         while self.waiting and rows + self.waiting[0].job.rows <= max_rows:
             rows += self.waiting[0].job.rows
             self.running.append(self.waiting.popleft())
-        drawing = [lane for lane in self.running if not lane.prefill_ms]
-        step_ms = timing.step(sum(lane.job.rows for lane in drawing)) if drawing else 0.0
-        # Alone, a prompt is computed to its end.
-        budget = _PREFILL_SHARE * step_ms if drawing else math.inf
+        # One call at least, and more while they take no longer than that share of the last step. Requests take turns.
+        prompts = deque(lane for lane in self.running if lane.calls)
         spent = 0.0
-        for lane in self.running:
-            if lane.prefill_ms and spent < budget:
-                part = min(lane.prefill_ms, budget - spent)
-                spent, lane.prefill_ms = spent + part, lane.prefill_ms - part
-                if not lane.prefill_ms:
-                    lane.ids -= 1
-                if not drawing:
-                    break
+        while prompts and (not spent or spent < _PREFILL_SHARE * self.step_ms):
+            lane = prompts.popleft()
+            spent, lane.calls = spent + timing.prefill_ms / timing.prefill_calls, lane.calls - 1
+            if lane.calls:
+                prompts.append(lane)
+            else:
+                lane.ids -= 1
+        drawing = [lane for lane in self.running if not lane.calls and lane.ids]
+        self.step_ms = timing.step(sum(lane.job.rows for lane in drawing)) if drawing else 0.0
         for lane in drawing:
             lane.ids -= 1
-        done = [lane for lane in self.running if lane.ids <= 0]
-        self.running = [lane for lane in self.running if lane.ids > 0]
-        return step_ms + spent, done
+        done = [lane for lane in self.running if not lane.ids]
+        self.running = [lane for lane in self.running if lane.ids]
+        return self.step_ms + spent, done
 
 
 def simulate(jobs: Sequence[Job], replicas: int, timing: Timing, max_rows: int) -> list[float]:
@@ -124,7 +126,7 @@ def simulate(jobs: Sequence[Job], replicas: int, timing: Timing, max_rows: int) 
         if replica is None:
             assert isinstance(what, Job)
             replica = min(all_replicas, key=lambda each: each.wanted)
-            replica.waiting.append(_Lane(what, timing.prefill_ms * what.rows, what.ids))
+            replica.waiting.append(_Lane(what, timing.prefill_calls * what.rows, what.ids))
             if not replica.is_busy:
                 work(replica, now)
             continue

@@ -29,7 +29,7 @@ _NUMBERS = itertools.count(_KNOWN + 1)
 def ask(cluster: Cluster, number: int, ids: int) -> float:
     """Seconds of a streamed answer. Prompts of one number are the same."""
     body = {
-        "messages": [{"role": "user", "content": f"{number:06} what is there to see in the snow?"}],
+        "messages": [{"role": "user", "content": f"{number:06}?"}],
         "max_tokens": ids,
         "seed": number,
         "temperature": 1.0,
@@ -72,10 +72,10 @@ def median_ms(cluster: Cluster, rows: int, ids: int, is_new: bool) -> float:
 def measure(cluster: Cluster) -> Timing:
     """Nothing is left to compute of a prompt that was answered: two lengths of such answers tell the steps from the rest."""
     median_ms(cluster, 2, 4, is_new=False)
-    step_ms = {rows: (median_ms(cluster, rows, 28, False) - median_ms(cluster, rows, 4, False)) / 24 for rows in _ROWS}
-    known = median_ms(cluster, 1, 4, is_new=False)
-    # Three of four ids come of steps.
-    return Timing(step_ms, max(median_ms(cluster, 1, 4, is_new=True) - known, 0.0), max(known - 3 * step_ms[1], 0.0))
+    step_ms = {rows: (median_ms(cluster, rows, 36, False) - median_ms(cluster, rows, 6, False)) / 30 for rows in _ROWS}
+    known = median_ms(cluster, 1, 6, is_new=False)
+    # Five of six ids come of steps.
+    return Timing(step_ms, max(median_ms(cluster, 1, 6, is_new=True) - known, 0.0), max(known - 5 * step_ms[1], 0.0))
 
 
 def run(cluster: Cluster, rate: float, seconds: float, seed: int) -> tuple[list[Job], list[float]]:
@@ -95,7 +95,7 @@ def run(cluster: Cluster, rate: float, seconds: float, seed: int) -> tuple[list[
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--seed", type=int, required=True)
-@click.option("--rate", type=float, default=0.6, show_default=True, help="Questions a second.")
+@click.option("--rate", type=float, default=0.5, show_default=True, help="Questions a second.")
 @click.option("--seconds", type=float, default=140.0, show_default=True)
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def main(bundle: Path, seed: int, rate: float, seconds: float, out: Path) -> None:
