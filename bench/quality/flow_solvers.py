@@ -3,10 +3,10 @@
     python -m bench.quality.flow_solvers BUNDLE --drawing euler:30 --drawing ab2:15 --seed 81000 --seed 82000 --draws 768 --out FILE.json
 
 Drawings are a solver and its number of steps; each is compared with the first, draw by draw. Seeds are chosen before: a sample that
-told which drawing to take flatters it.
+told which drawing to take flatters it. With `--work` what was drawn is kept: stopped, it goes on where it was.
 """
 
-import time
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,12 @@ def name_of(drawing: tuple[str, int]) -> str:
 @click.option("--drawing", "drawings", multiple=True, type=Drawing(), required=True, help="At least two; the first is the baseline.")
 @click.option("--seed", "seeds", multiple=True, type=click.IntRange(0), required=True, help="Of a sample's prompts and noise.")
 @click.option("--draws", default=768, show_default=True, type=click.IntRange(1), help="Pictures of each drawing and sample.")
+@click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="Folder for what each sample gave, of this bundle.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--debug", is_flag=True)
-def main(bundle: str, drawings: tuple[tuple[str, int], ...], seeds: tuple[int, ...], draws: int, out: Path | None, debug: bool) -> None:
+def main(
+    bundle: str, drawings: tuple[tuple[str, int], ...], seeds: tuple[int, ...], draws: int, work: Path | None, out: Path | None, debug: bool
+) -> None:
     """Score drawings of BUNDLE, a nano-flow of any precision, by rule."""
     with report_errors(debug), StatusLine() as line, janus_runtime.load(bundle, "cpu") as janus:
         manifest = janus.manifest
@@ -51,12 +54,18 @@ def main(bundle: str, drawings: tuple[tuple[str, int], ...], seeds: tuple[int, .
                 f"{bundle} is {manifest.name}, not nano-flow; export one with 'janus-export checkpoint nano/nano-flow --out DIR'"
             )
         found: dict[str, list[Outcomes]] = {name_of(each): [] for each in drawings}
-        began = time.perf_counter()
         for seed in seeds:
             # In turn, so that whoever stops early has compared what there is.
             for solver, steps in drawings:
                 show = lambda text, what=f"sample {seed}, {solver} {steps}": line.show(f"{what}: {text}")  # noqa: E731
-                found[name_of((solver, steps))].append(draw(janus, draws, None, show, seed, solver=solver, steps=steps))
+                kept = None if work is None else work / f"{solver}-{steps}-{seed}-{draws}.json"
+                if kept is not None and kept.exists():
+                    outcomes = json.loads(kept.read_text())
+                else:
+                    outcomes = draw(janus, draws, None, show, seed, solver=solver, steps=steps)
+                    if kept is not None:
+                        write_report(kept, outcomes)
+                found[name_of((solver, steps))].append(outcomes)
         line.clear()
         report = {
             "question": "Do fewer steps of a flow draw what was asked for as often?",
@@ -67,7 +76,6 @@ def main(bundle: str, drawings: tuple[tuple[str, int], ...], seeds: tuple[int, .
             "baseline": name_of(drawings[0]),
             "seeds": list(seeds),
             "draws": draws * len(seeds),
-            "minutes": (time.perf_counter() - began) / 60,
             **where(),
             "samples": {seed: compare({name: parts[index] for name, parts in found.items()}) for index, seed in enumerate(seeds)},
             "all": compare({name: join(parts) for name, parts in found.items()}),

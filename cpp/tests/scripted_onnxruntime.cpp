@@ -1,14 +1,17 @@
 // ONNX Runtime's C interface over numbers that are cheap to make: every output depends on every small input, so that a wrong id, row or
-// step shows in what follows. JANUS_SCRIPTED_FAULT=<graph>:<run> makes that run of a graph give NaN, <graph>:<run>:fail makes it fail.
+// step shows in what follows. JANUS_SCRIPTED_FAULT=<graph>:<run> makes that run of a graph give NaN, <graph>:<run>:fail makes it fail,
+// <graph>:<run>:wait makes it last until it is ended.
 #include <onnxruntime_c_api.h>
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 struct OrtStatus {
@@ -135,9 +138,13 @@ OrtStatus *ORT_API_CALL set_terminate(OrtRunOptions *options) noexcept {
 }
 void ORT_API_CALL release_run_options(OrtRunOptions *options) noexcept { delete options; }
 
-OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *, const OrtIoBinding *binding) noexcept {
+OrtStatus *ORT_API_CALL run(OrtSession *session, const OrtRunOptions *options, const OrtIoBinding *binding) noexcept {
     const std::string fault = fault_of(session->name, ++session->runs);
     if (fault == "fail") return make_status("scripted: the run failed\nand more");
+    if (fault == "wait") {
+        for (int ms = 0; ms < 60'000 && !(options && options->ends); ++ms) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return make_status(options && options->ends ? "scripted: ended" : "scripted: nobody ended the run in a minute");
+    }
     if (fault == "memory") return make_status("scripted: Failed to allocate memory for 12 bytes");
     uint64_t hash = hash_bytes(0xCBF29CE484222325ULL, session->name.data(), session->name.size());
     for (const auto &[name, value] : binding->inputs) {

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import janus_runtime
-from testing.c_library import CancelToken, CError, c_image
+from testing.c_library import CancelToken, CError, Model, c_image
 
 ROOT = Path(__file__).parents[2]
 SHAPES, COLOURS = ("circle", "square", "triangle", "cross"), ("red", "green", "blue", "yellow")
@@ -132,6 +132,21 @@ def test_stopping(nano, library, stopped_by):
     if stopped_by == "token":  # It stays set.
         with pytest.raises(CError, match="cancelled after 0 of"):
             model.generate("a red circle", cancel=token.handle)
+
+
+@pytest.mark.parametrize("run", [1, 3])
+def test_a_step_of_a_flow_is_left_within(library, build, bundles, monkeypatch, run):
+    """Over a scripted ONNX Runtime, whose run lasts until it is ended."""
+    monkeypatch.setenv("JANUS_SCRIPTED_FAULT", f"flow_step:{run}:wait")
+    scripted, token = next((build / "tests").glob("libscripted_onnxruntime*")), CancelToken(library)
+    with Model(library, bundles("tiny-flow"), scripted) as model:
+        threading.Timer(0.2, token.cancel).start()
+        with pytest.raises(CError, match=f"cancelled after {run - 1} of 6 steps") as raised:
+            model.generate("a cat", n=2, steps=6, cancel=token.handle)
+        assert raised.value.code == "cancelled"
+        # What was ended leaves nothing behind.
+        unset = CancelToken(library)
+        assert len(model.generate("a cat", n=2, steps=6, cancel=unset.handle)) == 2
 
 
 def test_two_threads_at_once_get_what_they_get_alone(nano):

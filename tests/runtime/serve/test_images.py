@@ -6,6 +6,7 @@ import io
 import pytest
 from PIL import Image
 
+import janus_runtime
 from tests.runtime.serve.conftest import serving
 from tests.runtime.serve.http_client import multipart
 
@@ -143,3 +144,19 @@ def test_edits_are_off_unless_asked_for(scripted):
     with serving(scripted) as server:
         answer = server.ask("POST", "/v1/images/edits", *form())
     assert answer.status == 400 and "--edits" in answer.error["message"] and answer.error["code"] == "unsupported"
+
+
+def test_a_solver_of_a_flow(bundles):
+    with janus_runtime.load(bundles("tiny-flow"), backend="cpu") as flow, serving(flow) as server:
+        answer = server.draw(prompt="a cat", seed=4, solver="ab2").json
+        with Image.open(io.BytesIO(base64.b64decode(answer["data"][0]["b64_json"]))) as drawn:
+            assert [drawn.text[key] for key in ("solver", "steps", "shift")] == ["ab2", "15", "2.0"]
+            (expected,) = flow.generate("a cat", seed=4, solver="ab2")
+            assert drawn.tobytes() == expected.image.tobytes()
+        defaults = server.get("/v1/models").json["data"][0]["defaults"]
+        assert (defaults["solver"], defaults["steps"], defaults["solvers"]) == ("euler", 30, {"euler": 30, "ab2": 15})
+
+
+def test_a_model_of_ids_has_no_solver(server):
+    defaults = server.get("/v1/models").json["data"][0]["defaults"]
+    assert (defaults["solver"], defaults["steps"], defaults["solvers"]) == (None, None, None)
