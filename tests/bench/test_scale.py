@@ -57,3 +57,12 @@ def test_the_plan():
     done = CliRunner().invoke(main, ["plan", "--result", "bench/results/serving-pro-1b.json", "--price", "0.5"], catch_exceptions=False)
     assert "0.0297 pictures a second" in done.output
     assert "| 1,000 | 1.1 | 54 | 27.00 | 6.75 |" in done.output
+
+
+def test_the_wait():
+    command = ["wait", "--result", "bench/results/serving-pro-1b.json", "--replicas", "1", "--load", "0.3", "--load", "0.9", "--hours", "2"]
+    lines = CliRunner().invoke(main, command, catch_exceptions=False).output.splitlines()
+    assert lines[0] == "one replica draws 107 pictures an hour, 8 at once; alone a picture takes 41 s"
+    calm, full = ([float(each) for each in cell.split(",")] for cell in lines[-1].split("|")[2:4])
+    # Nobody waits less than alone, and half of those who come to a replica that is nearly full wait for longer than a batch takes.
+    assert 41 < calm[0] < calm[1] and calm[0] < full[0] < full[1]
