@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ...backends import BackendName
 from ...bundle.bundle import NANO
@@ -29,6 +29,8 @@ def _split(value: Any) -> Any:
 
 Size = Annotated[int, BeforeValidator(_read_size)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+# Of the folder that `serve run` was called in, which replicas do not run in.
+File = Annotated[Path, AfterValidator(Path.absolute)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -38,7 +40,7 @@ class Arguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bundle: Path = NANO
+    bundle: File = NANO
     """A folder that is there, under this path, on every machine that may run a model replica."""
     backend: BackendName = "auto"
     replicas: Count = 2
@@ -51,7 +53,7 @@ class Arguments(BaseModel):
     """Cores of a model replica: what Ray sets aside for it,"""
     threads: Count | None = None
     """and how many threads of ONNX Runtime use them; by default one a core. Each replica would else take all cores of the machine."""
-    prepacked: Path | None = None
+    prepacked: File | None = None
     """Folder in which replicas of one machine share weights, on a CPU: see `backends/prepacked.py`. By default each has its own."""
     gpus: Annotated[float, Field(ge=0)] = 0
     max_rows: Count = 16
@@ -68,7 +70,7 @@ class Arguments(BaseModel):
     grace: Seconds = 300
     """Seconds that a replica which is to stop has for its requests: more than a picture takes in a full batch."""
 
-    api_key_file: Path | None = None
+    api_key_file: File | None = None
     """On every machine that may run an ingress; else JANUS_API_KEY of the processes there."""
     host: str = "127.0.0.1"
     """As in `http_options`; goes into the check of Host headers."""

@@ -69,13 +69,15 @@ class Fleet:
         home = choose_home(call.head, ranked)
         trusted = home not in call.avoid and home not in self._suspects
         stats = self.stats.get(home)
+        # Ray asks again where a replica turns out to be full.
+        is_first = call.id not in self._calls
         has_room = stats is None or load[home] + call.rows <= stats.max_rows
         if trusted and (has_room or load[home] <= load[ranked[0]]):
             ranked.remove(home)
             ranked.insert(0, home)
-            self.kept += 1
+            self.kept += is_first
         else:
-            self.spilled += 1
+            self.spilled += is_first
 
     def _load(self, name: str, call: str) -> int:
         """Rows wanted of a replica: by this process now, but for `call`; by others as it said last."""

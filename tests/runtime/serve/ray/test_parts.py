@@ -1,6 +1,7 @@
 """Arguments, health, scaling, metrics and what is pickled."""
 
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,7 @@ from janus_runtime.serve.ray.scaling import RowsPolicy
 def test_arguments_come_as_words_of_a_command_line():
     stated = Arguments.model_validate({"replicas": "3", "memory": "4G", "allowed_host": "a.example, b.example", "cpus": "8", "grace": "60"})
     assert (stated.replicas, stated.memory, stated.allowed_host, stated.num_threads) == (3, 4 << 30, ("a.example", "b.example"), 8)
+    assert Arguments.model_validate({"bundle": "engines/x"}).bundle == Path("engines/x").absolute()
     assert Arguments(cpus=0.5).num_threads == 1 and Arguments(cpus=4, threads=2).num_threads == 2
     assert Arguments(cpus=4, prepacked="/shm/p").environment == {"JANUS_THREADS": "4", "JANUS_PREPACKED": "/shm/p"}
     assert Arguments().beat_s == 2 and Arguments(silence=4).beat_s == 1
