@@ -235,7 +235,7 @@ class Janus:
         """Opens every graph that requests need, which otherwise the first ones do -> ms it took."""
         graphs: set[str] = set()
         if "generation" in self.manifest.tasks:
-            graphs.update(self._drawer.graphs(from_image=False))
+            graphs.update(self._drawer.graphs(from_image=False, previews=True))
         if "understanding" in self.manifest.tasks:
             graphs.update((*self._engines.graphs_of("text"), "vision_encoder"))
         return self._engines.open(*sorted(graphs))

@@ -240,7 +240,7 @@ def test_preload_opens_what_requests_need(bundles):
         with load(bundles(model)) as janus:
             assert janus.preload() > 0
             opened = set(janus._engines._open)
-            draw(janus, **({"steps": 2} if janus.manifest.flow else {})).wait()
+            draw(janus, partial_images=1, **({"steps": 2} if janus.manifest.flow else {})).wait()
             ask(janus, user("What is this?", RED), max_tokens=2).wait()
             assert set(janus._engines._open) == opened
 
