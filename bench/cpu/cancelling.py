@@ -20,10 +20,10 @@ from janus_runtime.events import Failed, Progress
 from testing.sessions import wait_until_idle
 
 
-def cancel_within_a_step(janus: janus_runtime.Janus) -> tuple[float, float]:
+def cancel_within_a_step(janus: janus_runtime.Janus, pictures: int) -> tuple[float, float]:
     """-> seconds of a step, and from the cancel until nothing runs."""
     events: SimpleQueue = SimpleQueue()
-    handle = janus.submit_drawing("a red circle", post=events.put, progress=True)
+    handle = janus.submit_drawing("a red circle", pictures, post=events.put, progress=True)
     times: list[float] = []
     while len(times) < 2:
         event = events.get()
@@ -42,21 +42,23 @@ def cancel_within_a_step(janus: janus_runtime.Janus) -> tuple[float, float]:
 @click.command()
 @click.argument("bundle")
 @click.option("--count", default=4, show_default=True, type=click.IntRange(1), help="Drawings to cancel.")
+@click.option("--pictures", default=1, show_default=True, type=click.IntRange(1), help="Of each drawing: many make a step long.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--debug", is_flag=True)
-def main(bundle: str, count: int, out: Path | None, debug: bool) -> None:
+def main(bundle: str, count: int, pictures: int, out: Path | None, debug: bool) -> None:
     """Cancel drawings of BUNDLE, a JanusFlow, within a step."""
     with report_errors(debug), janus_runtime.load(bundle, "cpu") as janus:
         if janus.manifest.flow is None:
             raise JanusError("a bundle of JanusFlow is needed; export one with 'janus-export checkpoint SRC --out DIR'")
         janus.preload()
-        steps, freed = zip(*(cancel_within_a_step(janus) for _ in range(count)), strict=True)
+        steps, freed = zip(*(cancel_within_a_step(janus, pictures) for _ in range(count)), strict=True)
         report = {
             "question": "How long does a cancelled drawing keep the machine?",
             "model": janus.manifest.source.name,
             "precision": janus.manifest.precision,
             "random_weights": janus.manifest.random_weights,
             **where(),
+            "pictures": pictures,
             "step_s": list(steps),
             "cancelled_s": list(freed),
         }
