@@ -5,6 +5,7 @@
 Three runs, each with a seed of its own, go into one file, with the median of what they say.
 """
 
+import dataclasses
 import itertools
 import json
 import threading
@@ -69,13 +70,25 @@ def median_ms(cluster: Cluster, rows: int, ids: int, is_new: bool) -> float:
     return float(np.median(found)) * 1e3
 
 
-def measure(cluster: Cluster) -> Timing:
-    """Nothing is left to compute of a prompt that was answered: two lengths of such answers tell the steps from the rest."""
+def prefilled_tokens(cluster: Cluster) -> float:
+    """Tokens of prompts that both replicas have computed so far."""
+    # Each says so once a second.
+    time.sleep(2.5)
+    return sum(cluster.metric("janus_prefilled_tokens_total").values())
+
+
+def measure(cluster: Cluster) -> tuple[Timing, float]:
+    """Times, and tokens of a new prompt that are computed.
+
+    Nothing is left to compute of a prompt that was answered: two lengths of such answers tell the steps from the rest.
+    """
     median_ms(cluster, 2, 4, is_new=False)
     step_ms = {rows: (median_ms(cluster, rows, 36, False) - median_ms(cluster, rows, 6, False)) / 30 for rows in _ROWS}
     known = median_ms(cluster, 1, 6, is_new=False)
-    # Five of six ids come of steps.
-    return Timing(step_ms, max(median_ms(cluster, 1, 6, is_new=True) - known, 0.0), max(known - 5 * step_ms[1], 0.0))
+    before = prefilled_tokens(cluster)
+    prefill_ms = max(median_ms(cluster, 1, 6, is_new=True) - known, 0.0)
+    # Four answers. Five of six ids come of steps.
+    return Timing(step_ms, prefill_ms, max(known - 5 * step_ms[1], 0.0)), (prefilled_tokens(cluster) - before) / 4
 
 
 def run(cluster: Cluster, rate: float, seconds: float, seed: int) -> tuple[list[Job], list[float]]:
@@ -101,9 +114,13 @@ def run(cluster: Cluster, rate: float, seconds: float, seed: int) -> tuple[list[
 def main(bundle: Path, seed: int, rate: float, seconds: float, out: Path) -> None:
     """Compare the simulation with BUNDLE on two replicas."""
     with Cluster(bundle=str(bundle.resolve()), backend="cpu", max_rows=8, cpus=1, ingresses=1) as cluster:
-        timing = measure(cluster)
-        click.echo(str(timing))
+        timing, tokens = measure(cluster)
+        click.echo(f"{timing}, {tokens:.1f} tokens of a new prompt")
+        before = prefilled_tokens(cluster)
         jobs, real = run(cluster, rate, seconds, seed)
+        # What a prompt shares with those before it is a matter of the questions: here they are alike.
+        computed = (prefilled_tokens(cluster) - before) / len(jobs)
+        timing = dataclasses.replace(timing, prefill_ms=timing.prefill_ms * computed / tokens, prefill_calls=max(round(computed / 32), 1))
     simulated = simulate(jobs, 2, timing, 8)
     report = json.loads(out.read_text()) if out.exists() else {"question": "does the simulation say what two replicas do"}
     report |= {"bundle": bundle.name, **where(), "rate": rate}
@@ -111,6 +128,7 @@ def main(bundle: Path, seed: int, rate: float, seconds: float, out: Path) -> Non
     runs[seed] = {
         "seed": seed,
         "questions": len(jobs),
+        "prefilled_tokens": {"measured": tokens, "of_a_question": computed},
         "timing": vars(timing),
         "real_s": {f"p{share}": percentile(real, share) for share in (50, 95)},
         "simulated_s": {f"p{share}": percentile(simulated, share) for share in (50, 95)},
