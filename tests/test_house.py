@@ -59,10 +59,10 @@ import sys, traceback
 from janus_runtime.backends.ort_cpu import OrtBinding
 from janus_runtime.cli import main
 run, calls = OrtBinding.run, []
-def look(binding, inputs):
+def look(binding, inputs, stop=None):
     if "seqlens_k" in inputs and inputs["embeds"].shape[1] == 1:
         calls[:] = [frame.name for frame in traceback.extract_stack()[:-1] if "janus_runtime" in frame.filename]
-    return run(binding, inputs)
+    return run(binding, inputs, stop)
 OrtBinding.run = look
 try:
     main(sys.argv[1:])

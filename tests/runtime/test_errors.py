@@ -20,6 +20,7 @@ def test_codes_are_stable_and_apart():
         "Cancelled": "cancelled",
         "DeadlineExceeded": "deadline",
         "Busy": "busy",
+        "ReplicaLost": "replica_lost",
     }
 
 

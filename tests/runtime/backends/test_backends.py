@@ -131,7 +131,8 @@ class Failing:
 @pytest.mark.parametrize("failing", [("b", "backend"), ("a", "b")], ids=str)
 def test_everything_is_closed_and_the_first_error_is_said(failing):
     closed = []
-    engines = Engines(None, Failing("backend", closed, failing))
+    bundle = SimpleNamespace(manifest=SimpleNamespace(graphs={}))
+    engines = Engines(bundle, Failing("backend", closed, failing))
     for name in "abc":
         engines[name]
     with pytest.raises(BackendError, match=f"^{failing[0]} failed$"):

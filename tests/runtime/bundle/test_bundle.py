@@ -233,7 +233,9 @@ def test_an_int8_cache_names_the_onnx_runtime_it_needs(bundles, monkeypatch, pyt
 
 def test_features_that_are_no_numbers_are_an_error(janus, monkeypatch):
     """An int8 cache would turn them into numbers."""
-    monkeypatch.setattr("janus_runtime.backends.ort_cpu.OrtBinding.run", lambda binding, inputs: {"embeds": np.full((1, 16, 64), np.nan)})
+    monkeypatch.setattr(
+        "janus_runtime.backends.ort_cpu.OrtBinding.run", lambda binding, inputs, stop: {"embeds": np.full((1, 16, 64), np.nan)}
+    )
     with pytest.raises(NumericalError, match="vision_encoder gave NaN or Inf; .*janus-rt verify"):
         janus._engines.encode_image(np.zeros((3, 64, 64), np.float32))
 

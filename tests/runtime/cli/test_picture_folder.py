@@ -12,7 +12,7 @@ from janus_runtime.drawing.request import DrawSettings, GeneratedImage
 
 def picture(prompt="fox"):
     image = Image.new("RGB", (8, 8), "red")
-    return GeneratedImage(image, None, None, prompt, 0, DrawSettings(5.0, 1.0, 0, 1.0, None, None, None), {})
+    return GeneratedImage(image, None, None, prompt, 0, DrawSettings(5.0, 1.0, 0, 1.0, *[None] * 5), {})
 
 
 def folder(path, model="tiny"):

@@ -79,10 +79,10 @@ def test_prefill_computes_two_rows_a_prompt(janus, monkeypatch):
     """A prefill of 2n equal rows would be the costliest mistake here. All pictures begin together."""
     shapes, run = [], OrtBinding.run
 
-    def spy(binding, inputs):
+    def spy(binding, inputs, stop=None):
         if "seqlens_k" in inputs:
             shapes.append(inputs["embeds"].shape[:2])
-        return run(binding, inputs)
+        return run(binding, inputs, stop)
 
     monkeypatch.setattr(OrtBinding, "run", spy)
     janus.generate(["a cat under a tree", "two large dogs and a cat"], n=3)

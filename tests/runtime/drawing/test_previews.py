@@ -25,8 +25,8 @@ def decoded(monkeypatch):
     """Names of the graphs that gave pixels, in order."""
     names, run = [], OrtBinding.run
 
-    def recorded(self, inputs):
-        outputs = run(self, inputs)
+    def recorded(self, inputs, stop=None):
+        outputs = run(self, inputs, stop)
         if "pixels" in outputs:
             names.append(self._name)
         return outputs
