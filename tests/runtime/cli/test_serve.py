@@ -43,8 +43,8 @@ def test_wrong_options(run, options, said):
     ("content", "said"), [(b"", "is empty"), (b"two words", "characters"), (b"\xff\xfe", "characters"), (b"a\nb", "characters")]
 )
 def test_keys_that_no_header_can_carry(tmp_path, content, said):
-    from janus_runtime.serve.key import read_key
     from janus_runtime.errors import JanusError
+    from janus_runtime.serve.key import read_key
 
     (tmp_path / "key").write_bytes(content)
     with pytest.raises(JanusError, match=said):
