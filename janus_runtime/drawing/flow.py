@@ -3,7 +3,7 @@
 Letters: n pictures of a call, T tokens of the longest prompt, P places of a padded prompt, D hidden size, c latent channels, s latent size.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -227,13 +227,15 @@ class FlowLanes:
         except RunStopped:
             return []
         except Exception as error:
-            for lane in list(lanes):
-                self._remove(lane)
+            failed = list(lanes)
+            self._remove(failed)
+            for lane in failed:
                 lane.request.fail(as_error(error))
             return []
         self.counts.steps += 1
         self.counts.stepped_rows += 2 * len(lanes)
         done: list[Lane] = []
+        failed = []
         stepped = list(lanes)
         if begins:
             self._drawing += self._joining
@@ -243,18 +245,16 @@ class FlowLanes:
             try:
                 check_finite("flow_step", lane.latents, f" after {len(lane.drawn)} steps")
             except NumericalError as error:
-                self._remove(lane)
+                failed.append(lane)
                 lane.request.fail(error)
                 continue
             if not lane.request.take(lane, lane.latents) or len(lane.drawn) == len(lane.steps):
-                self._remove(lane)
                 done.append(lane)
+        self._remove([*failed, *done])
         return done
 
     def drop(self, request: Request) -> None:
-        for lane in [*self._joining, *self._drawing]:
-            if lane.request is request:
-                self._remove(lane)
+        self._remove([lane for lane in (*self._joining, *self._drawing) if lane.request is request])
 
     def close(self) -> None:
         self._cache = {}
@@ -274,13 +274,13 @@ class FlowLanes:
         latents, now = np.concatenate([lane.latents for lane in lanes]), _stack([lane.now for lane in lanes])
         return self._drawer.go_on(latents, now, mask, self._cache, stop)
 
-    def _remove(self, lane: FlowLane) -> None:
-        if lane in self._joining:
-            self._joining.remove(lane)
-            return
-        left = [index for index, other in enumerate(self._drawing) if other is not lane]
-        self._drawing.remove(lane)
-        self._cache = {name: tensor[left] for name, tensor in self._cache.items()} if left else {}
+    def _remove(self, gone: Collection[Lane]) -> None:
+        """All at once, since each time the cache of those that stay is copied."""
+        self._joining = [lane for lane in self._joining if lane not in gone]
+        left = [index for index, lane in enumerate(self._drawing) if lane not in gone]
+        if len(left) < len(self._drawing):
+            self._drawing = [self._drawing[index] for index in left]
+            self._cache = {name: tensor[left] for name, tensor in self._cache.items()} if left else {}
 
 
 def _weights(prefix: Prefix, cfg_weight: float) -> Tensors:
