@@ -59,6 +59,8 @@ class Bundle:
             raise ReaderError(f"{self.folder}: the bundle is not for {task}")
 
     def session(self, graph):
+        """The graph, in the form for CPUs if there is one."""
+        graph = f"{graph}.cpu" if f"{graph}.cpu" in self.manifest["graphs"] else graph
         if graph not in self._sessions:
             path = self.folder / self.manifest["graphs"][graph]["file"]
             self._sessions[graph] = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -150,7 +150,7 @@ def test_make_setup_for_a_gpu():
     (line,) = [line for line in COMMANDS if line.startswith("make setup")]
     plain, gpu = make("-n", "setup"), make("-n", *shlex.split(line)[1:])
     assert plain.stdout == "" or "nothing to be done" in plain.stdout.lower()
-    assert "'.[gpu,trt,export,dev,trt-test,serve]'" in gpu.stdout and "uninstall --quiet --yes onnxruntime" in gpu.stdout
+    assert "'.[gpu,trt,export,dev,trt-test,serve,ray]'" in gpu.stdout and "uninstall --quiet --yes onnxruntime" in gpu.stdout
 
 
 def test_make_engines(tmp_path):

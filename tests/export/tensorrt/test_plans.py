@@ -241,6 +241,8 @@ def test_opset_17_is_what_everything_but_two_decoders_is_in(typed, pro):
 
 def test_tensorrt_8_6_has_every_operator_and_type(typed):
     for folder, name, model, values in typed:
+        if name == "image_preview":  # for CPUs; no plan is built of it
+            continue
         for node in model.graph.node:
             where = f"{folder}, {name}: {node.op_type} {node.name}"
             assert node.op_type in trt86.OPERATORS, f"{where} is not in TensorRT 8.6"
