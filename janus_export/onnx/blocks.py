@@ -33,7 +33,7 @@ def scales_of(rows: NDArray[np.float32], blocks: Blocks) -> NDArray[np.float32]:
 
     There is one more code below zero than above, so a block's value of largest magnitude takes the lowest and decides the sign of the
     scale. Of 4 bits the scale is the one of the least squared error that was found: in blocks of 256 it loses as little as the largest
-    magnitude does in blocks of 128 (bench/NOTES.md, 20).
+    magnitude does in blocks of 128 (bench/NOTES.md, 21).
     """
     grouped = _grouped(rows, blocks)
     high, low = grouped.max(-1), grouped.min(-1)
