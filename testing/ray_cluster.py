@@ -77,6 +77,9 @@ class Cluster(Server):
             "RAY_TMPDIR": self.folder.name,
             "RAY_AUTH_MODE": "disabled",
             "RAY_DEDUP_LOGS": "0",
+            # By default 5 and 10 s, too few where ten processes start on two cores.
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+            "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
             _TOKEN: self._token,
             **(environment or {}),
         }

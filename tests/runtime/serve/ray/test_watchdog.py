@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from testing.ray_cluster import ROOT, state_of
 
 CODE = """
@@ -40,6 +42,7 @@ def test_one_that_is_stopped_is_ended():
         assert process.wait(30) == -signal.SIGKILL
 
 
+@pytest.mark.slow  # beside other tests on two cores it may well stand still for two seconds
 def test_one_that_is_busy_is_not_and_takes_its_watchdog_along():
     process, dog = start(2, 4)
     with process:
