@@ -169,13 +169,14 @@ def _write_graphs(
     """
     config, plan, cache = checkpoint.config, WeightPlan(), CacheScales(checkpoint.config.text)
     specs = graphs_for(config, tasks, precision)
-    judge = ProductJudge(chain.from_iterable(matrices_by_column(spec, config, precision) for spec in specs))
+    by_column = {spec.name: matrices_by_column(spec, config, precision) for spec in specs}
+    judge = ProductJudge(chain.from_iterable(by_column.values()))
     on_stage("running the torch reference", 0)
     watch = cache.watch if format_of("language_model", precision, "gqa").int8_cache else None
     goldens = make_goldens(config, checkpoint.tensors, tasks, tokens, watch, judge.watch, flow)
     graphs: dict[str, Graph] = {}
     for spec in specs:
-        if spec.flavour == "cpu" and not any(judge.takes(matrix) for matrix in matrices_by_column(spec, config, precision)):
+        if spec.flavour == "cpu" and not any(map(judge.takes, by_column[spec.name])):
             continue  # It would be the other form once more.
         on_stage(f"tracing {spec.name}", 0)
         graphs[spec.name] = export_graph(spec, config, sizes, precision, judge, cache, plan, folder)

@@ -22,8 +22,8 @@ _ROWS = 64  # that are fitted at once, so that they stay in the processor's cach
 def quantise(rows: NDArray[np.float32], blocks: Blocks) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """[N, K] -> codes [N, B, size * bits / 8], low bits first, and scales [N, B]; weight = (code - 2^(bits - 1)) * scale, to nearest."""
     zero, scales = 2 ** (blocks.bits - 1), scales_of(rows, blocks)
-    grouped, wide = _grouped(rows, blocks), scales[..., None]
-    steps = np.divide(grouped, wide, out=np.zeros_like(grouped), where=wide != 0)
+    values, wide = grouped(rows, blocks), scales[..., None]
+    steps = np.divide(values, wide, out=np.zeros_like(values), where=wide != 0)
     codes = np.clip(np.rint(steps) + zero, 0, 2 * zero - 1).astype(np.uint8)
     return (codes[..., 0::2] | codes[..., 1::2] << 4) if blocks.bits == 4 else codes, scales
 
@@ -35,17 +35,17 @@ def scales_of(rows: NDArray[np.float32], blocks: Blocks) -> NDArray[np.float32]:
     scale. Of 4 bits the scale is the one of the least squared error that was found: in blocks of 256 it loses as little as the largest
     magnitude does in blocks of 128 (bench/NOTES.md, 21).
     """
-    grouped = _grouped(rows, blocks)
-    high, low = grouped.max(-1), grouped.min(-1)
+    values = grouped(rows, blocks)
+    high, low = values.max(-1), values.min(-1)
     scales: NDArray[np.float32] = np.where(high > -low, high, low) / np.float32(-(2 ** (blocks.bits - 1)))
     if blocks.bits == 4:
         for start in range(0, len(rows), _ROWS):
             part = slice(start, start + _ROWS)
-            scales[part] = _fitted(grouped[part], scales[part], 8)
+            scales[part] = _fitted(values[part], scales[part], 8)
     return scales
 
 
-def _fitted(grouped: NDArray[np.float32], scales: NDArray[np.float32], zero: int) -> NDArray[np.float32]:
+def _fitted(values: NDArray[np.float32], scales: NDArray[np.float32], zero: int) -> NDArray[np.float32]:
     """Blocks [N, B, size] and the scales [N, B] that clip nothing -> those of least squares, for the codes of the best try.
 
     With codes c of weights w the best scale is sum(w c) / sum(c c), and it takes sum(w c)^2 / sum(c c) off the squared error.
@@ -53,16 +53,16 @@ def _fitted(grouped: NDArray[np.float32], scales: NDArray[np.float32], zero: int
     best, least = scales.copy(), np.full(scales.shape, -1, np.float32)
     for factor in _SHRUNK:
         tried = scales[..., None] * np.float32(factor)
-        codes = np.divide(grouped, tried, out=np.zeros_like(grouped), where=tried != 0)
+        codes = np.divide(values, tried, out=np.zeros_like(values), where=tried != 0)
         np.clip(np.rint(codes, out=codes), -zero, zero - 1, out=codes)
-        match, length = np.einsum("nbk,nbk->nb", grouped, codes), np.einsum("nbk,nbk->nb", codes, codes)
+        match, length = np.einsum("nbk,nbk->nb", values, codes), np.einsum("nbk,nbk->nb", codes, codes)
         gain = np.divide(match * match, length, out=np.zeros_like(match), where=length > 0)
         better = (gain > least) & (length > 0)
         best[better], least[better] = (match / np.maximum(length, 1))[better], gain[better]
     return best
 
 
-def _grouped(rows: NDArray[np.float32], blocks: Blocks) -> NDArray[np.float32]:
+def grouped(rows: NDArray[np.float32], blocks: Blocks) -> NDArray[np.float32]:
     """[N, K] -> [N, B, size], the last block filled up with zeros."""
     return np.pad(rows, ((0, 0), (0, -rows.shape[1] % blocks.size))).reshape(len(rows), -1, blocks.size)
 

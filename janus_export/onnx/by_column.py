@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..checkpoint.tensor import Tensor
-from ..recipes import FromCheckpoint, Recipe, finite_rows_of
+from ..recipes import FromCheckpoint, finite_rows_of
+from .initializers import Recipes, add_constant, add_weight
 from .judge import Smoothing
 
 _DOMAIN = "com.microsoft"
@@ -83,29 +84,29 @@ def norm_before(node: ir.Node, recipes: Mapping[str, tuple[Any, Any]]) -> tuple[
     return norm, places
 
 
-def smooth_norm(model: ir.Model, recipes: dict[str, tuple[Any, Any]], norm: ir.Node, places: tuple[int, ...], smoothing: Smoothing) -> None:
+def smooth_norm(model: ir.Model, recipes: Recipes, norm: ir.Node, places: tuple[int, ...], smoothing: Smoothing) -> None:
     """The vectors of `norm`, divided."""
     for place in places:
         old = norm.inputs[place]
-        assert old is not None and old.name is not None
-        vector, dtype = recipes[old.name]
-        new = _initializer(model, recipes, f"{old.name}.smoothed", SmoothedNorm(vector, smoothing), dtype, old.dtype)
+        assert old is not None and old.name is not None and old.dtype is not None
+        vector, _ = recipes[old.name]
+        new = add_weight(model, recipes, f"{old.name}.smoothed", SmoothedNorm(vector, smoothing), old.dtype)
         norm.replace_input_with(place, new)
 
 
 def multiply_by_column(
-    model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node, matrix: FromCheckpoint, smoothing: Smoothing | None
+    model: ir.Model, recipes: Recipes, node: ir.Node, matrix: FromCheckpoint, smoothing: Smoothing | None
 ) -> list[ir.Node]:
     """The nodes that stand for a product with a stored matrix: each row to 8 bits by its largest magnitude, then MatMulIntegerToFloat."""
     x, weight = node.inputs
     assert x is not None and weight is not None and weight.name is not None
-    codes = _initializer(model, recipes, f"{weight.name}.column_codes", ByColumn(matrix, smoothing, "codes"), "uint8", ir.DataType.UINT8)
-    scales = _initializer(
-        model, recipes, f"{weight.name}.column_scales", ByColumn(matrix, smoothing, "scales"), "float32", ir.DataType.FLOAT
+    codes = add_weight(model, recipes, f"{weight.name}.column_codes", ByColumn(matrix, smoothing, "codes"), ir.DataType.UINT8)
+    scales = add_weight(model, recipes, f"{weight.name}.column_scales", ByColumn(matrix, smoothing, "scales"), ir.DataType.FLOAT)
+    axes = add_constant(model, "last_axis", np.array([-1], np.int64))
+    tiny, most, one = (
+        add_constant(model, name, np.array(value, np.float32)) for name, value in (("tiny", 1e-30), ("most", 127), ("one", 1))
     )
-    axes = _constant(model, "last_axis", np.array([-1], np.int64))
-    tiny, most, one = (_constant(model, name, np.array(value, np.float32)) for name, value in (("tiny", 1e-30), ("most", 127), ("one", 1)))
-    zero = _constant(model, "zero_code", np.array(_ZERO, np.uint8))
+    zero = add_constant(model, "zero_code", np.array(_ZERO, np.uint8))
     nodes: list[ir.Node] = []
 
     def add(kind: str, inputs: list[ir.Value | None], domain: str = "", **attributes: int) -> ir.Value:
@@ -122,23 +123,3 @@ def multiply_by_column(
     y = add("MatMulIntegerToFloat", [whole, codes, largest, scales, zero, zero], _DOMAIN)
     y.name, y.type, y.shape = node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape
     return nodes
-
-
-def _initializer(
-    model: ir.Model, recipes: dict[str, tuple[Any, Any]], name: str, recipe: Recipe, dtype: str, kind: ir.DataType | None
-) -> ir.Value:
-    if name not in model.graph.initializers:
-        assert kind is not None
-        model.graph.initializers[name] = ir.Value(name=name, shape=ir.Shape(recipe.shape), type=ir.TensorType(kind))
-        recipes[name] = (recipe, dtype)
-    return model.graph.initializers[name]
-
-
-def _constant(model: ir.Model, name: str, value: NDArray[Any]) -> ir.Value:
-    """A small constant that all products of a graph share."""
-    if name not in model.graph.initializers:
-        tensor = ir.tensor(value, name=name)
-        model.graph.initializers[name] = ir.Value(
-            name=name, shape=ir.Shape(value.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-    return model.graph.initializers[name]

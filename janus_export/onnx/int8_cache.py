@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..checkpoint.sizes import TextConfig
 from ..checkpoint.tensor import Tensor
 from ..errors import CheckpointError
+from .initializers import Recipes, add_weight
 
 # Beyond the largest magnitude that was seen; what lies outside is clipped. A few hundred tokens of a bell curve show about
 # 3 sigma, so twice that is hardly ever left, and a step is 5 % of sigma: an error of 1.4 %, little beside 4-bit weights.
@@ -66,7 +67,7 @@ class CacheScale:
         return self.scales[self.name].astype(dtype)
 
 
-def quantise_cache(model: ir.Model, recipes: dict[str, tuple[Any, Any]], scales: CacheScales) -> None:
+def quantise_cache(model: ir.Model, recipes: Recipes, scales: CacheScales) -> None:
     """Every GroupQueryAttention of `model` reads and writes an int8 cache. `recipes` (name -> recipe, dtype) follows."""
     int8 = ir.TensorType(ir.DataType.INT8)
     for node in model.graph:
@@ -78,11 +79,7 @@ def quantise_cache(model: ir.Model, recipes: dict[str, tuple[Any, Any]], scales:
         node.resize_inputs(14)  # key and value scales are the 13th and 14th
         for index, value in ((12, cached[0]), (13, cached[1])):
             recipe = CacheScale(scales, str(value.name).removeprefix("past_"))
-            name = f"{recipe.name}.scale"
-            scale = ir.Value(name=name, shape=ir.Shape(recipe.shape), type=ir.TensorType(ir.DataType.FLOAT))
-            model.graph.initializers[name] = scale
-            recipes[name] = (recipe, "float32")
-            node.replace_input_with(index, scale)
+            node.replace_input_with(index, add_weight(model, recipes, f"{recipe.name}.scale", recipe, ir.DataType.FLOAT))
         node.attributes.add(ir.AttrInt64("kv_cache_bit_width", 8))
         for name in ("k_quant_type", "v_quant_type"):
             node.attributes.add(ir.AttrString(name, "PER_CHANNEL"))

@@ -17,6 +17,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..checkpoint.tensor import Tensor
 from ..recipes import FromCheckpoint, Given, Recipe
+from .initializers import Recipes, add_constant, add_weight
 
 Floats = NDArray[np.float32]
 Phase = tuple[int, int]
@@ -101,7 +102,7 @@ class Int8Conv:
         return np.ascontiguousarray(made.astype(dtype))
 
 
-def quantise_convs(model: ir.Model, recipes: dict[str, tuple[Recipe, str]], scales: Mapping[str, ConvScales]) -> None:
+def quantise_convs(model: ir.Model, recipes: Recipes, scales: Mapping[str, ConvScales]) -> None:
     """The convolutions `scales` names, by the module that each was, become QLinearConv between QuantizeLinear and DequantizeLinear; one
     behind a doubling becomes four on the map before it. `recipes` (name -> recipe, dtype) follows."""
     for node in list(model.graph):
@@ -116,7 +117,7 @@ def quantise_convs(model: ir.Model, recipes: dict[str, tuple[Recipe, str]], scal
 class _Rewrite:
     """Of one convolution."""
 
-    def __init__(self, model: ir.Model, recipes: dict[str, tuple[Recipe, str]], name: str, scales: ConvScales) -> None:
+    def __init__(self, model: ir.Model, recipes: Recipes, name: str, scales: ConvScales) -> None:
         self.model, self.recipes, self.name, self.scales = model, recipes, name, scales
 
     def replace(self, conv: ir.Node) -> None:
@@ -169,19 +170,9 @@ class _Rewrite:
         return node.outputs[0]
 
     def _stored(self, part: str, recipe: Recipe, dtype: str, name: str | None = None) -> ir.Value:
-        """A new weight."""
         key = f"{name or self.name}.{part}.int8"
-        value = ir.Value(name=key, shape=ir.Shape(recipe.shape), type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype))))
-        self.model.graph.initializers[key] = value
-        self.recipes[key] = (recipe, dtype)
-        return value
+        return add_weight(self.model, self.recipes, key, recipe, ir.DataType.from_numpy(np.dtype(dtype)))
 
     def _shared(self, name: str, number: np.generic) -> ir.Value:
         """A scalar that convolutions share."""
-        key = f"int8.{name}"
-        if key not in self.model.graph.initializers:
-            tensor = ir.tensor(np.array(number), name=key)
-            self.model.graph.initializers[key] = ir.Value(
-                name=key, shape=ir.Shape([]), type=ir.TensorType(tensor.dtype), const_value=tensor
-            )
-        return self.model.graph.initializers[key]
+        return add_constant(self.model, f"int8.{name}", np.array(number))

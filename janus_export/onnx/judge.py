@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..precision import Blocks
 from ..recipes import FromCheckpoint
-from .blocks import quantise
+from .blocks import grouped, quantise
 
 # By how much the error of a product may grow beside that of the same matrix in blocks. With weights and activations of a bell curve
 # it grows by 1.3; one channel that is a hundred times as large as the others makes it ten times as large.
@@ -106,8 +106,7 @@ def _by_block(x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np
     """As MatMulNBits does it: weights and activations with a scale a block."""
     codes, scales = quantise(weight.T, _BLOCKS)
     blocks = (codes.astype(np.float32) - 128) * scales[..., None]
-    padded = np.pad(x, ((0, 0), (0, -x.shape[1] % _BLOCKS.size))).reshape(len(x), -1, _BLOCKS.size)
-    result: NDArray[np.float32] = _rounded(padded, 2).reshape(len(x), -1) @ blocks.reshape(len(blocks), -1).T
+    result: NDArray[np.float32] = _rounded(grouped(x, _BLOCKS), 2).reshape(len(x), -1) @ blocks.reshape(len(blocks), -1).T
     return result
 
 

@@ -9,13 +9,14 @@ from ..precision import Blocks, Format
 from ..recipes import FromCheckpoint
 from .blocks import Quantised
 from .by_column import multiply_by_column, norm_before, smooth_norm
+from .initializers import Recipes, add_weight
 from .judge import Judgement, ProductJudge
 
 _DOMAIN = "com.microsoft"
 _SMALLEST = 16  # block that ONNX Runtime knows
 
 
-def quantise_graph(model: ir.Model, recipes: dict[str, tuple[Any, Any]], format: Format, judge: ProductJudge) -> dict[str, float] | None:
+def quantise_graph(model: ir.Model, recipes: Recipes, format: Format, judge: ProductJudge) -> dict[str, float] | None:
     """Every product with a stored matrix becomes MatMulNBits, every lookup in a stored table GatherBlockQuantized.
 
     Where `format` allows a scale a column, a product takes that instead, if `judge` found its error small enough. `recipes` (name ->
@@ -58,7 +59,7 @@ def _matrix(node: ir.Node, recipes: Mapping[str, Any]) -> Any:
     return recipes[weight.name][0] if weight is not None and weight.name is not None and weight.name in recipes else None
 
 
-def _by_column(model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node, judgement: Judgement) -> str | None:
+def _by_column(model: ir.Model, recipes: Recipes, node: ir.Node, judgement: Judgement) -> str | None:
     """Replaces the product by one with a scale a column, and says which; None where the error would be too large."""
     norm = norm_before(node, recipes)
     takes, smoothing = judgement.choose(can_smooth=norm is not None)
@@ -85,12 +86,12 @@ def _fitting(value: ir.Value | None, recipes: Mapping[str, Any], blocks: Blocks,
     return None
 
 
-def _replace_by_blocks(model: ir.Model, recipes: dict[str, tuple[Any, Any]], node: ir.Node, kind: str, blocks: Blocks) -> None:
+def _replace_by_blocks(model: ir.Model, recipes: Recipes, node: ir.Node, kind: str, blocks: Blocks) -> None:
     weight, other = (node.inputs[1], node.inputs[0]) if kind == "MatMulNBits" else (node.inputs[0], node.inputs[1])
     assert weight is not None and weight.name is not None and weight.dtype is not None
     matrix, _ = recipes[weight.name]
-    codes = _initializer(model, recipes, f"{weight.name}.codes", Quantised(matrix, blocks, "codes"), ir.DataType.UINT8)
-    scales = _initializer(model, recipes, f"{weight.name}.scales", Quantised(matrix, blocks, "scales"), weight.dtype)
+    codes = add_weight(model, recipes, f"{weight.name}.codes", Quantised(matrix, blocks, "codes"), ir.DataType.UINT8)
+    scales = add_weight(model, recipes, f"{weight.name}.scales", Quantised(matrix, blocks, "scales"), weight.dtype)
     if kind == "MatMulNBits":
         outputs, columns = matrix.shape[1], matrix.shape[0]
         # Level 4: activations in int8 too, a scale a block. Without it ONNX Runtime unpacks the matrix at every call.
@@ -113,11 +114,3 @@ def _replace(model: ir.Model, node: ir.Node, nodes: list[ir.Node]) -> None:
     ir.convenience.replace_all_uses_with(node.outputs[0], nodes[-1].outputs[0], replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
     model.graph.opset_imports[_DOMAIN] = 1
-
-
-def _initializer(model: ir.Model, recipes: dict[str, tuple[Any, Any]], name: str, recipe: Quantised, dtype: ir.DataType) -> ir.Value:
-    if name not in model.graph.initializers:
-        value = ir.Value(name=name, shape=ir.Shape(recipe.shape), type=ir.TensorType(dtype))
-        model.graph.initializers[name] = value
-        recipes[name] = (recipe, dtype.numpy().name)
-    return model.graph.initializers[name]

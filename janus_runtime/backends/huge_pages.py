@@ -1,4 +1,4 @@
-"""Weights in pages of 2 MB: a step reads all of them once, and with small pages a third of its misses are those of addresses.
+"""Weights in pages of 2 MB: a step reads all of them once, and in large pages it looks up fewer addresses on the way.
 
 Linux gives such pages to memory that asks for them, and a library cannot have another library's memory ask in time. So they are
 asked for afterwards: MADV_COLLAPSE, since Linux 6.1, moves what is there into large pages at once. Elsewhere nothing happens.
@@ -40,9 +40,8 @@ def anonymous_ranges() -> Ranges:
             found = [line.split(maxsplit=5) for line in lines]
     except OSError:
         return []
-    private = (
-        parts[0].split("-") for parts in found if parts[1] == "rw-p" and parts[4] == "0" and not parts[5:] or parts[5:] == ["[heap]\n"]
-    )
+    own: tuple[list[str], ...] = ([], ["[heap]\n"])  # names of what is no file's and not the system's
+    private = (parts[0].split("-") for parts in found if parts[1] == "rw-p" and parts[4] == "0" and parts[5:] in own)
     return [(int(start, 16), int(end, 16)) for start, end in private]
 
 
@@ -66,4 +65,4 @@ def _collapse(start: int, length: int) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     # Out of large pages it moves what it can (EAGAIN, ENOMEM).
-    return libc.madvise(start, length, _MADV_COLLAPSE) == 0 or ctypes.get_errno() not in (errno.EINVAL,)
+    return libc.madvise(start, length, _MADV_COLLAPSE) == 0 or ctypes.get_errno() != errno.EINVAL

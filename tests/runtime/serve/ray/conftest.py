@@ -21,3 +21,13 @@ class _SkippedModule(pytest.Module):
 def pytest_pycollect_makemodule(module_path, parent):
     """Modules of this folder are not imported where Ray is missing."""
     return None if _IS_THERE else _SkippedModule.from_parent(parent, path=module_path)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What one process gives for each request of the load."""
+    import janus_runtime
+    from tests.runtime.serve.ray.load import Expected
+
+    with janus_runtime.load(backend="cpu") as janus:
+        yield Expected.of(janus)

@@ -6,20 +6,13 @@ import time
 
 import pytest
 
-import janus_runtime
 from testing.ray_cluster import Cluster
-from tests.runtime.serve.ray.load import Expected, Load
+from tests.runtime.serve.ray.load import Load
 
 # A replica is given up after 4 s without a sign of life, a request is sent to 3 replicas at most, and takes a few seconds itself.
 SILENCE_S, DEADLINE_S = 4, 30
 CLIENTS = 4
 ROUNDS = int(os.environ.get("JANUS_FAILURE_ROUNDS", "3"))
-
-
-@pytest.fixture(scope="module")
-def expected():
-    with janus_runtime.load(backend="cpu") as janus:
-        yield Expected.of(janus)
 
 
 @pytest.fixture(scope="module")

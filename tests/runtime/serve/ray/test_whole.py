@@ -9,21 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import janus_runtime
 from testing.ray_cluster import Cluster, anonymous_bytes
-from tests.runtime.serve.ray.load import PROMPTS, Expected, Load
+from tests.runtime.serve.ray.load import PROMPTS, Load
 
 DEADLINE_S = 60
 REUSE = ("janus_prefilled_tokens_total", "janus_reused_tokens_total", "janus_kept_calls_total", "janus_spilled_calls_total")
 # A cluster is ten processes that all start at once; beside other tests on two cores Ray gives up its own proxy.
 pytestmark = pytest.mark.slow
 SOAK_S = float(os.environ.get("JANUS_SOAK_S", "1800"))
-
-
-@pytest.fixture(scope="module")
-def expected():
-    with janus_runtime.load(backend="cpu") as janus:
-        yield Expected.of(janus)
 
 
 @pytest.fixture(scope="module")
