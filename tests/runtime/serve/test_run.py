@@ -64,7 +64,8 @@ def running(server):
 
 
 def test_after_the_grace_what_runs_ends_with_an_error():
-    with process("--grace", "0.1") as server, server.socket() as stream:
+    # Two rows at once, so that ten pictures outlast the grace tenfold however late the signal comes.
+    with process("--max-rows", "2", "--grace", "0.01") as server, server.socket() as stream:
         stream.sendall(server.request_bytes("/v1/images/generations", LONG, "connection: close"))
         while not running(server):
             time.sleep(0.01)
