@@ -23,10 +23,10 @@ _STAGES = ("generate", "describe")
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def measure(*command: str) -> dict:
+def measure(*command: str, cwd: Path | None = None) -> dict:
     """One process: its wall seconds, processor seconds, peak memory, and the timings and count of tokens that it printed as JSON."""
     start = time.perf_counter()
-    process = subprocess.Popen([str(_BIN / command[0]), *command[1:]], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([str(_BIN / command[0]), *command[1:]], stdout=subprocess.PIPE, text=True, cwd=cwd)
     assert process.stdout is not None
     with process.stdout as output:
         printed = output.read()
