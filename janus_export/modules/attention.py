@@ -136,13 +136,9 @@ class Slice(Traced):
     def attend(self, qkv: Tensor, key: Tensor, value: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         cos, sin, past_mask, new_mask = prepared
         query, new_key, new_value = self.split(qkv)
-        # Scaled before the product, which in fp16 could overflow; softmax is computed in fp32.
+        # Scaled before the product, which in fp16 could overflow.
         query, new_key = rotate(query, cos, sin) * self.head_size**-0.5, rotate(new_key, cos, sin)
-        # Two products and one softmax: keys and values are never copied side by side.
-        past, new = query @ key.transpose(-1, -2) + past_mask, query @ new_key.transpose(-1, -2) + new_mask
-        weights = torch.cat([past, new], dim=-1).float().softmax(-1).to(qkv.dtype)
-        length = key.shape[-2]
-        context = weights[..., :length] @ value + weights[..., length:] @ new_value
+        context = attend_to_both(query, (key, value, past_mask), (new_key, new_value, new_mask))
         return context.transpose(-3, -2).flatten(-2), new_key, new_value
 
 
@@ -183,6 +179,17 @@ class InPlace(Traced):
 def _onnx(operator: str, inputs: list[Tensor], like: Tensor, since: int, **attributes: int) -> Tensor:
     """A standard operator that torch has no word for. The output is shaped as `like`."""
     return torch.onnx.ops.symbolic(operator, inputs, {**attributes}, dtype=like.dtype, shape=like.shape, version=since)
+
+
+def attend_to_both(query: Tensor, past: tuple[Tensor, Tensor, Tensor], new: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Scaled queries [..., S, d] over keys, values [..., M, d] and a mask that is added to their scores, in two parts -> [..., S, d].
+
+    Two products and one softmax, in fp32: keys and values are never copied side by side.
+    """
+    scores = [query @ key.transpose(-1, -2) + mask for key, _, mask in (past, new)]
+    weights = torch.cat(scores, dim=-1).float().softmax(-1).to(query.dtype)
+    length = past[0].shape[-2]
+    return weights[..., :length] @ past[1] + weights[..., length:] @ new[1]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

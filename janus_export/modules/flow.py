@@ -4,25 +4,49 @@ Letters: n pictures, P new tokens of the prompt, M tokens of it in the cache, c 
 S = P + 1 + g², D hidden, H heads, d head size. Each picture has two rows, conditional first.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from janus_runtime.bundle.interface import MASKED, TensorSpec
 
-from ..checkpoint.sizes import JanusConfig
-from .attention import Slice
+from ..checkpoint.sizes import JanusConfig, TextConfig
+from .attention import Slice, attend_to_both, rotate
 from .language_model import DecoderLayer, final_norm
 from .uvit import FlowDecoder, FlowEncoder, block_names
+
+# Of the queries of a step's own tokens. Twice as many would leave out a sixteenth more.
+_BLOCKS = 4
 
 
 class PrefixAttention(Slice):
     """Causal attention of new tokens over the prompt, a cache that is only read: `Slice` of rows that come in pairs.
 
     qkv [n, 2, S, 3D], key and value [n, 2, H, M, d] -> context [n, 2, S, D], and the new tokens' keys and values [n, 2, H, S, d].
+    A block of queries takes no key behind its last: of the products of a step with itself three eighths are left out.
     """
 
     flavour = "prefix"  # of no bundle: the name of the traced word alone
+
+    def __init__(self, text: TextConfig, f: torch.dtype, step: int) -> None:
+        """`step`: tokens that every call has, those of the time and the latents; a prompt before them goes with the first block."""
+        super().__init__(text, f)
+        sizes = [len(part) for part in np.array_split(np.arange(step), min(_BLOCKS, step))]
+        # Where blocks end, counted from the last token.
+        self.ends = [sum(sizes[index + 1 :]) for index in range(len(sizes))]
+
+    def attend(self, qkv: Tensor, key: Tensor, value: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        cos, sin, past_mask, new_mask = prepared
+        query, new_key, new_value = self.split(qkv)
+        query, new_key = rotate(query, cos, sin) * self.head_size**-0.5, rotate(new_key, cos, sin)
+        past, found, start = (key, value, past_mask), [], 0
+        for left in self.ends:
+            end = qkv.shape[-2] - left
+            own = new_key[..., :end, :], new_value[..., :end, :], new_mask[..., start:end, :end]
+            found.append(attend_to_both(query[..., start:end, :], past, own))
+            start = end
+        return torch.cat(found, dim=-2).transpose(-3, -2).flatten(-2), new_key, new_value
 
     def shared(self, position_ids: Tensor, past_mask: Tensor, new_mask: Tensor) -> list[Tensor]:
         """Position ids [n, S], masks [n, 2, M] and [n, 2, S]: what all layers share."""
@@ -66,7 +90,7 @@ class FlowStep(nn.Module):
         self.sizes = [2 * channels for _, channels in block_names(flow)]
         self.encoder_blocks = flow.encoder_blocks
         self.encoder = FlowEncoder(config, f)
-        self.attention = PrefixAttention(text, f)
+        self.attention = PrefixAttention(text, f, 1 + flow.grid**2)
         self.layers = nn.ModuleList(DecoderLayer(text, index, f) for index in range(text.num_layers))
         self.norm = final_norm(text, f)
         self.decoder = FlowDecoder(config, f)
