@@ -44,8 +44,11 @@ demo: $(STAMP) ## draw pictures into out/ with the built-in model and answer a q
 	$(BIN)/janus-rt generate "a red circle" "a small blue square left of a green triangle" "three yellow crosses on black" -n 4 --grid --upscale 256 --out out
 	$(BIN)/janus-rt describe "$$(ls -t out/*-a-small-blue-square-*-seed0.png | head -n 1)" --ask "What is left of the triangle?"
 
-# In two processes, in which nothing of the exporter can be imported.
-RUNTIME_TESTS = JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -p testing.without_exporter -q -n $(JOBS) --dist loadfile -m "not slow" tests/runtime
+# In processes in which nothing of the exporter can be imported.
+define RUNTIME_TESTS
+JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -p testing.without_exporter -q -n $(JOBS) --dist loadfile -m "not slow and not alone" tests/runtime
+JANUS_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -p testing.without_exporter -q -m "alone and not slow" tests/runtime
+endef
 
 define EXPORT_BUNDLES
 $(BIN)/python -m tests.export_bundles $(BUNDLES)
@@ -61,7 +64,8 @@ test: $(STAMP) ## every test but the slow proofs [JOBS=2]
 	$(RUNTIME_TESTS)
 
 test-full: test-oldest test-cpp-full ## every test, slow proofs and 2000 examples of each fuzzed property included, test-oldest, and sanitizers over C++
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile=fuzz
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --hypothesis-profile=fuzz -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 test-oldest: $(STAMP) $(BUNDLES)/.exported ## the runtime on the oldest versions allowed (Python 3.10 and 3.11) and the newest (3.13) [MISSING=skip: go on without a Python]
 	$(BIN)/python -m tests.oldest $(BUNDLES) $(if $(filter skip,$(MISSING)),--skip-missing)

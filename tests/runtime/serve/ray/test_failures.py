@@ -38,6 +38,7 @@ def break_engine(cluster, pid):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("harm", [kill, freeze, break_engine])
 def test_no_request_is_lost(cluster, expected, harm):
     load = Load(cluster, expected, CLIENTS, DEADLINE_S)

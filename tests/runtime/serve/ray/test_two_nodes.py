@@ -18,6 +18,7 @@ from testing.ray_cluster import ROOT
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and the command ip (iproute2)"
     ),

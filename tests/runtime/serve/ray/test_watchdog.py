@@ -42,7 +42,7 @@ def test_one_that_is_stopped_is_ended():
         assert process.wait(30) == -signal.SIGKILL
 
 
-@pytest.mark.slow  # beside other tests on two cores it may well stand still for two seconds
+@pytest.mark.alone  # beside other tests on two cores it may well stand still for two seconds
 def test_one_that_is_busy_is_not_and_takes_its_watchdog_along():
     process, dog = start(2, 4)
     with process:

@@ -15,7 +15,7 @@ from tests.runtime.serve.ray.load import PROMPTS, Load
 DEADLINE_S = 60
 REUSE = ("janus_prefilled_tokens_total", "janus_reused_tokens_total", "janus_kept_calls_total", "janus_spilled_calls_total")
 # A cluster is ten processes that all start at once; beside other tests on two cores Ray gives up its own proxy.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 SOAK_S = float(os.environ.get("JANUS_SOAK_S", "1800"))
 
 
