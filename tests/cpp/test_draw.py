@@ -140,9 +140,11 @@ def test_a_step_of_a_flow_is_left_within(library, build, bundles, monkeypatch, r
     monkeypatch.setenv("JANUS_SCRIPTED_FAULT", f"flow_step:{run}:wait")
     scripted, token = next((build / "tests").glob("libscripted_onnxruntime*")), CancelToken(library)
     with Model(library, bundles("tiny-flow"), scripted) as model:
-        threading.Timer(0.2, token.cancel).start()
+        later = threading.Timer(0.2, token.cancel)
+        if run == 1:
+            later.start()
         with pytest.raises(CError, match=f"cancelled after {run - 1} of 6 steps") as raised:
-            model.generate("a cat", n=2, steps=6, cancel=token.handle)
+            model.generate("a cat", n=2, steps=6, cancel=token.handle, on_step=lambda step, total: step != run - 1 or later.start() or 1)
         assert raised.value.code == "cancelled"
         # What was ended leaves nothing behind.
         unset = CancelToken(library)
