@@ -26,6 +26,16 @@ def test_every_stage_of_both_tasks(janus):
     assert early == weights + 20 * 4 * 2 * model.num_layers * model.hidden_size * 4
 
 
+def test_a_picture_is_encoded_in_every_call(janus, monkeypatch):
+    encode = next(stage for stage in stages(janus._engines) if stage.name == "vision encode")
+    engine, encoded = janus._engines["vision_encoder"], []
+    run = type(engine).run
+    monkeypatch.setattr(type(engine), "run", lambda self, inputs: encoded.append(self.name) or run(self, inputs))
+    encode.call()
+    encode.call()
+    assert encoded == [engine.name] * 2
+
+
 def test_a_half_bundle_has_the_stages_of_its_half(bundles):
     import janus_runtime
 
