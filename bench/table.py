@@ -97,25 +97,30 @@ def precisions(*reports: dict) -> str:
 
 
 def latency(report: dict) -> str:
-    """One row a stage, one column a system; of an image step also the share of its floor."""
+    """One row a stage, one column a system, the best of each row in bold; of a step also the share of its floor."""
     systems = report["results"]
     lines = [
-        f"{report['rows']} rows, systems in turn, medians. In brackets the share of its floor: the bytes that a step must read, over the "
-        f"read bandwidth of the same run, {report['bandwidth_gb_per_s']:.0f} GB/s.",
+        f"{report['rows']} rows, systems in turn, medians, the best in bold. In brackets the share of its floor: the bytes that a step "
+        f"must read, over the read bandwidth of the same run, {report['bandwidth_gb_per_s']:.0f} GB/s.",
         "",
         "| stage | " + " | ".join(systems) + " |",
         "| --- |" + " --- |" * len(systems),
     ]
     for stage in next(iter(systems.values())):
-        lines.append(f"| {stage} | " + " | ".join(_cell(row.get(stage), report["bandwidth_gb_per_s"]) for row in systems.values()) + " |")
+        timings = [row.get(stage) for row in systems.values()]
+        known = [timing["p50"] for timing in timings if timing]
+        best = min(known) if len(known) > 1 else None
+        lines.append(f"| {stage} | " + " | ".join(_cell(timing, best, report["bandwidth_gb_per_s"]) for timing in timings) + " |")
     return "\n".join(lines)
 
 
-def _cell(timing: dict | None, bandwidth: float) -> str:
+def _cell(timing: dict | None, best: float | None, bandwidth: float) -> str:
+    """`best`: the least of the row, None where there is nothing to compare."""
     if timing is None:
         return ""
     share = f" ({timing['reads'] / bandwidth / 1e6 / timing['p50']:.0%})" if timing["reads"] else ""
-    return (f"{timing['p50']:.0f} ms" if timing["p50"] < 1000 else f"{timing['p50'] / 1e3:.1f} s") + share
+    time = f"{timing['p50']:.0f} ms" if timing["p50"] < 1000 else f"{timing['p50'] / 1e3:.1f} s"
+    return (f"**{time}**" if timing["p50"] == best else time) + share
 
 
 def flow(report: dict) -> str:

@@ -43,6 +43,24 @@ def test_every_precision_and_no_rival():
     assert lines[4:] == [f"| {name} | 12 s, 1.6 GB, bundle 1.6 GB | 12 s, 1.6 GB | 34 ms | 12 s, 1.6 GB |" for name in ("int4", "int8")]
 
 
+def test_the_best_of_each_stage_is_bold_whoever_it_is():
+    """Where a system is alone nobody is best; of equal cells as they are printed the faster is."""
+    ours = {
+        "image step": {"p50": 29.4, "reads": 500e6},
+        "image preview": {"p50": 600, "reads": 0},
+        "text prefill": {"p50": 5000, "reads": 0},
+    }
+    theirs = {"image step": {"p50": 29.2, "reads": 0}, "text prefill": {"p50": 5100.0, "reads": 0}}
+    report = {"rows": 2, "bandwidth_gb_per_s": 34, "results": {"ours": ours, "theirs": theirs}}
+    assert table.latency(report).splitlines()[2:] == [
+        "| stage | ours | theirs |",
+        "| --- | --- | --- |",
+        "| image step | 29 ms (50%) | **29 ms** |",
+        "| image preview | 600 ms |  |",
+        "| text prefill | **5.0 s** | 5.1 s |",
+    ]
+
+
 def test_only_the_text_between_marks_changes():
     text = "before\n<!-- table: flow -->\nold\n<!-- end of table -->\nbetween\n<!-- table: quality -->\n<!-- end of table -->\nafter\n"
     new = table.replaced(text)
