@@ -14,8 +14,8 @@ BUNDLE ?=
 OUT ?= engines/$(notdir $(patsubst %/,%,$(MODEL)))
 NANO := engines/janus-nano
 BENCH := build/bench
+RIVALS := build/rivals
 BUNDLES := build/test-bundles
-OPENVINO ?=
 MISSING ?=
 # Processes that share out the tests, a file at a time.
 JOBS ?= 2
@@ -24,7 +24,7 @@ JOBS ?= 2
 CPP := build/cpp
 CPP_FILES := $(wildcard cpp/*/*.cpp cpp/*/*.h cpp/*/*.c cpp/include/janus/*)
 
-.PHONY: help setup demo test test-full test-oldest test-cpp test-cpp-full check fmt export engines nano nano-bundle nano-flow bench
+.PHONY: help setup demo test test-full test-oldest test-cpp test-cpp-full check fmt export engines nano nano-bundle nano-flow bench-rivals bench
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -129,11 +129,28 @@ $(BENCH)/janus-pro-1b/config.json: | $(STAMP)
 $(BENCH)/%/manifest.json: $(BENCH)/janus-pro-1b/config.json $(wildcard janus_export/*.py janus_export/*/*.py)
 	$(BIN)/janus-export checkpoint $(BENCH)/janus-pro-1b --out $(BENCH)/$* --precision $* --force
 
+# torchvision, which optimum-intel lists and nobody here calls, does not load beside a PyTorch that is built for CPUs alone.
+$(RIVALS)/openvino/.installed: bench/cpu/openvino.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/pip uninstall --quiet --yes torchvision
+	touch $@
+
+# Built for this processor, so no wheel of another one from pip's cache.
+$(RIVALS)/llama-cpp/.installed: bench/cpu/llama-cpp.txt
+	$(PYTHON) -m venv --clear $(@D)
+	CMAKE_ARGS="-DGGML_NATIVE=ON" $(@D)/bin/pip install --quiet --disable-pip-version-check --no-cache-dir -r $<
+	touch $@
+
+bench-rivals: $(RIVALS)/openvino/.installed $(RIVALS)/llama-cpp/.installed ## environments of OpenVINO and of llama.cpp, which is built for this processor (g++, cmake; 15 minutes, 2 GB)
+
+RIVAL_OPTIONS = --checkpoint $(BENCH)/janus-pro-1b --openvino $(RIVALS)/openvino/bin/python --llama-cpp $(RIVALS)/llama-cpp/bin/python
+
 # fp32 in a run of its own: all systems together do not fit in 24 GB.
-bench: $(STAMP) $(BENCH)/fp32/manifest.json $(BENCH)/int8/manifest.json $(BENCH)/int4/manifest.json ## time every stage at Janus-Pro-1B's shape beside its rivals (24 GB of disk and of memory) [OPENVINO=<python with optimum-intel>]
+bench: $(STAMP) bench-rivals $(BENCH)/fp32/manifest.json $(BENCH)/int8/manifest.json $(BENCH)/int4/manifest.json ## time every stage at Janus-Pro-1B's shape beside its rivals (24 GB of disk and of memory)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/int4 --bundle $(BENCH)/int8 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --rival bf16 $(if $(OPENVINO),--openvino $(OPENVINO)) --seconds 400 --out bench/results/latency.json
+	$(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/int4 --bundle $(BENCH)/int8 $(RIVAL_OPTIONS) --rival bf16 --seconds 600 --out bench/results/latency.json
 	$(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/fp32 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --seconds 200 --out bench/results/latency-fp32.json
-	for rows in 8 16; do $(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/int4 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --rows $$rows --only "image step" --out bench/results/latency-$$rows-rows.json || exit 1; done
+	for rows in 8 16; do $(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/int4 $(RIVAL_OPTIONS) --rival fp32 --rows $$rows --only "image step" --out bench/results/latency-$$rows-rows.json || exit 1; done
 	$(BIN)/python -m bench.chart
 	$(BIN)/python -m bench.table

@@ -1,10 +1,15 @@
 """What users run today, as the same stages that `janus_runtime.checks.latency` has for a bundle."""
 
 import json
+import os
+import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,55 +101,96 @@ class Transformers:
         return torch.inference_mode()(call)
 
 
-class OpenVINO:
-    """Image steps of a decoder of the checkpoint's sizes, in a process of another environment, which ends with the context.
+class Process:
+    """A system in a process of its own, which ends with the context; `bench/cpu/stage_process.py` is its far end and says what passes.
 
-    `about` is what the process says of itself. Raises JanusError where it fails.
+    `about` is what the process says of itself. Raises JanusError where it does not start or ends by itself: `needs` says what it wants.
     """
 
-    def __init__(self, python: Path, checkpoint: Path, bits: int, rows: int) -> None:
-        """`python`: the interpreter of an environment that has optimum-intel."""
-        config = json.loads((checkpoint / "config.json").read_text())
-        self._text, self._vq = config["text_config"], config["vq_config"]
-        self._rows, tokens = rows, self._vq["num_patches"] ** 2
-        self._lengths = [PROMPT_TOKENS + done for done in (0, tokens // 2, tokens - 1)]
-        decoder = {**self._text, "vocab_size": self._vq["num_embeddings"], "pad_token_id": None, "tie_word_embeddings": False}
-        arguments = [json.dumps(decoder), str(bits), str(rows), *map(str, self._lengths)]
-        script = Path(__file__).with_name("openvino_steps.py")
-        self._process = subprocess.Popen([python, script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, name: str, command: Sequence[str | Path], needs: str, environment: Mapping[str, str] | None = None) -> None:
+        """`environment`: variables to set beside ours."""
+        self.name = name
         try:
-            self.about = json.loads(self._answer())
-        except (JanusError, ValueError):
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+            )
+        except OSError as error:
+            raise JanusError(f"{name} did not start: {error}; {needs}") from None
+        try:
+            self.about: dict[str, Any] = json.loads(self._answer(f"before it was ready; {needs}"))
+        except BaseException:
             self.close()
-            raise JanusError(f"OpenVINO did not start; {python} needs optimum-intel[openvino]") from None
+            raise
+        self._stages = self.about.pop("stages")
 
     def stages(self) -> Iterator[Stage]:
-        # Of the weights it reads all but the embedding, which is 8 bits wide in either precision; its cache is, too.
-        weights = self.about["weights"] - self._vq["num_embeddings"] * self._text["hidden_size"]
-        token = 2 * self._text["num_hidden_layers"] * self._text["hidden_size"]
-        for index, (name, length) in enumerate(zip(("early", "middle", "late"), self._lengths, strict=True)):
-            yield Stage(f"image step, {name}", partial(self._step, index), weights + self._rows * length * token)
+        for index, stage in enumerate(self._stages):
+            yield Stage(stage["name"], partial(self._run, index), stage["reads"])
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 
-    def __enter__(self) -> "OpenVINO":
+    def __enter__(self) -> "Process":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _step(self, index: int) -> None:
+    def _run(self, index: int) -> None:
         assert self._process.stdin is not None
-        try:
+        # A process that is gone shows when no answer comes.
+        with suppress(BrokenPipeError):
             print(index, file=self._process.stdin, flush=True)
-        except OSError:
-            raise JanusError("OpenVINO's process is gone; perhaps memory was short") from None
-        self._answer()
+        self._answer(f"in the stage {self._stages[index]['name']}; see its error above, and run with fewer systems if memory is short")
 
-    def _answer(self) -> str:
+    def _answer(self, then: str) -> str:
         assert self._process.stdout is not None
         if not (line := self._process.stdout.readline()):
-            raise JanusError("OpenVINO's process is gone; perhaps memory was short")
+            code = self._process.wait()
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            raise JanusError(f"{self.name}'s process {how} {then}")
         return line
+
+
+def openvino(python: Path, checkpoint: Path, bits: int, rows: int) -> Process:
+    """`python`: the interpreter of an environment that has optimum-intel."""
+    command = [python, _script("openvino_stages.py"), checkpoint, str(bits), json.dumps(shape_of(checkpoint, rows))]
+    return Process(f"OpenVINO int{bits}", command, f"{python} needs the packages of `make bench-rivals`")
+
+
+def llama_cpp(python: Path, checkpoint: Path, weights: str, rows: int) -> Process:
+    """`python`: the interpreter of an environment that has llama-cpp-python and gguf. `weights`: one of llama.cpp's formats."""
+    command = [python, _script("llama_cpp_stages.py"), checkpoint, weights, json.dumps(shape_of(checkpoint, rows))]
+    return Process(f"llama.cpp {weights}", command, f"{python} needs the packages of `make bench-rivals`")
+
+
+def earlier(tree: Path, bundle: Path, rows: int) -> Process:
+    """`tree`: a work tree of an earlier commit, whose version opens `bundle`; it runs in our environment."""
+    if not (tree / "janus_runtime").is_dir():
+        raise JanusError(f"{tree} has no folder janus_runtime; make a tree with 'git worktree add {tree} COMMIT'")
+    try:
+        precision = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["precision"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise JanusError(f"{bundle} is not a bundle ({error!r}); give one that {tree} exported") from None
+    command = [sys.executable, _script("earlier_stages.py"), bundle, str(rows)]
+    return Process(f"earlier {precision}", command, f"{bundle} must be a bundle that {tree} can open", {"PYTHONPATH": str(tree.resolve())})
+
+
+def shape_of(checkpoint: Path, rows: int) -> dict[str, Any]:
+    """Rows and tokens of the stages of a decoder, the same as in `janus_runtime.checks.latency`, for systems that cannot import it."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    tokens = config["vq_config"]["num_patches"] ** 2
+    lengths = {"early": 0, "middle": tokens // 2, "late": tokens - 1}
+    return {
+        "rows": rows,
+        "prompt_tokens": PROMPT_TOKENS,
+        "image_steps": {f"image step, {name}": PROMPT_TOKENS + done for name, done in lengths.items()},
+        "text_tokens": min(
+            config["vision_config"]["num_image_tokens"] + QUESTION_TOKENS, config["text_config"]["max_position_embeddings"] - 1
+        ),
+    }
+
+
+def _script(name: str) -> Path:
+    return Path(__file__).with_name(name)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,9 +34,21 @@ def test_a_rival_needs_its_checkpoint(run, tiny):
     assert result.exit_code == 2 and "rivals need --checkpoint" in result.stderr
 
 
-def test_an_environment_without_openvino(run, checkpoints, tiny):
-    result = run(main, "--bundle", tiny, "--checkpoint", checkpoints("tiny", "hf"), "--openvino", sys.executable)
-    assert result.exit_code == 1 and "OpenVINO did not start" in result.stderr
+def test_beside_an_earlier_version(run, tiny, tmp_path):
+    tree, out = Path(__file__).parents[3], tmp_path / "latency.json"
+    result = run(main, "--bundle", tiny, "--earlier", tree, tiny, "--only", "text", "--seconds", 0.5, "--out", out, "--debug")
+    assert result.exit_code == 0, result.output
+    report = json.loads(out.read_text())
+    ours, theirs = report["results"].values()
+    assert list(report["results"]) == ["janus-rt fp32", "earlier fp32"] and list(ours) == list(theirs) == ["text prefill", "text step"]
+    assert report["others"]["earlier fp32"]["versions"] and theirs["text step"]["reads"] == ours["text step"]["reads"] > 0
+
+
+@pytest.mark.parametrize("option, name", [("--openvino", "OpenVINO int8"), ("--llama-cpp", "llama.cpp Q8_0")])
+def test_an_environment_without_a_rival(run, checkpoints, tiny, option, name):
+    result = run(main, "--bundle", tiny, "--checkpoint", checkpoints("tiny", "hf"), option, sys.executable)
+    assert result.exit_code == 1
+    assert f"{name}'s process ended with exit code 1 before it was ready" in result.stderr and "make bench-rivals" in result.stderr
 
 
 def test_no_bundle_hides_another(run, tiny):
