@@ -73,8 +73,8 @@ def main(
                 processes.append(stack.enter_context(earlier(*before, rows)))
             for bits in (8, 4) if with_openvino else ():
                 processes.append(stack.enter_context(openvino(with_openvino, checkpoint, bits, rows)))
-            for weights in ("Q8_0", "Q4_0") if with_llama_cpp else ():
-                processes.append(stack.enter_context(llama_cpp(with_llama_cpp, checkpoint, weights, rows)))
+            if with_llama_cpp:
+                processes.append(stack.enter_context(llama_cpp(with_llama_cpp, checkpoint, "Q4_0", rows)))
             for bundle, manifest in zip(bundles, manifests, strict=True):
                 name = f"janus-rt {manifest.precision}"
                 start = time.perf_counter()

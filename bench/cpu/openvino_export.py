@@ -78,6 +78,19 @@ def before_head(model: openvino.Model) -> openvino.Model:
     return openvino.Model([last], model.get_sinks(), model.get_parameters(), "decoder")
 
 
+def convert(module: nn.Module, example: torch.Tensor) -> openvino.Model:
+    """For inputs of this shape."""
+    with torch.inference_mode():
+        return openvino.convert_model(module.eval(), example_input=example, input=list(example.shape))
+
+
+def compress(model: openvino.Model, bits: int, width: int) -> openvino.Model:
+    """Every matrix in `bits`; in place. `width`: inputs of the matrices."""
+    if bits == 8:
+        return nncf.compress_weights(model)
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT4_SYM, ratio=1.0, group_size=group(width), all_layers=True)
+
+
 def group(*widths: int) -> int:
     """How many weights share a scale, where these are the inputs of every matrix."""
     return math.gcd(128, *widths)
@@ -93,23 +106,17 @@ def main() -> None:
     text, vision, vq = config.text_config, config.vision_config, config.vq_config
     export_decoder(values["text_config"], vq.num_embeddings, bits, folder)
 
-    def save(name: str, module: nn.Module, example: torch.Tensor, bits: int | None = None) -> None:
-        with torch.inference_mode():
-            model = openvino.convert_model(module.eval(), example_input=example, input=list(example.shape))
-        if bits == 4:
-            mode = nncf.CompressWeightsMode.INT4_SYM
-            model = nncf.compress_weights(model, mode=mode, ratio=1.0, group_size=group(text.hidden_size), all_layers=True)
-        elif bits == 8:
-            model = nncf.compress_weights(model)
+    def save(model: openvino.Model, name: str) -> None:
         openvino.save_model(model, folder / f"{name}.xml")
 
-    save("text_head", nn.Linear(text.hidden_size, text.vocab_size, bias=False), torch.zeros(1, 1, text.hidden_size), bits)
-    save("image_head", JanusVQVAEHead(vq), torch.zeros(rows, 1, text.hidden_size), bits)
-    save("image_decoder", Pixels(config), torch.zeros(1, vq.num_patches**2, dtype=torch.long))
-    pixels = torch.zeros(1, 3, vision.image_size, vision.image_size)
-    encoder = Vision(config)
-    save("vision_encoder", encoder, pixels)
-    save("vision_encoder_int8", encoder, pixels, 8)
+    hidden = text.hidden_size
+    text_head = convert(nn.Linear(hidden, text.vocab_size, bias=False), torch.zeros(1, 1, hidden))
+    save(compress(text_head, bits, hidden), "text_head")
+    save(compress(convert(JanusVQVAEHead(vq), torch.zeros(rows, 1, hidden)), bits, hidden), "image_head")
+    save(convert(Pixels(config), torch.zeros(1, vq.num_patches**2, dtype=torch.long)), "image_decoder")
+    encoder = convert(Vision(config), torch.zeros(1, 3, vision.image_size, vision.image_size))
+    save(encoder, "vision_encoder")
+    save(compress(encoder, 8, vision.hidden_size), "vision_encoder_int8")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 `openvino_export.py` says which graphs these are. A stage of the decoder is two calls, decoder and head, since both heads share the
 decoder. OpenVINO quantises activations by itself in groups of 32 where the processor multiplies integers; groups of 128 are tried
-too, as are 8-bit weights for the vision encoder, and each stage has whichever is faster here. All else, the precision of products
-and the 8-bit cache among it, is as OpenVINO chooses. SHAPE is that of `bench.cpu.rivals.shape_of`.
+too, for prompts and for steps, as are 8-bit weights for the vision encoder, and whichever is faster here is timed. All else, the
+precision of products and the 8-bit cache among it, is as OpenVINO chooses. SHAPE is that of `bench.cpu.rivals.shape_of`.
 
 OpenVINO has no call that shortens its cache: a step makes it longer, and after 32 steps it is filled anew up to the stage's length.
 """
@@ -88,27 +88,33 @@ class Sequences:
 
 
 def decoder_stages(graphs: Graphs, config: dict, shape: dict, chosen: dict[str, str]) -> list[stage_process.Stage]:
-    """Every stage with the decoder that is faster in it; `chosen` is told which."""
+    """`chosen` is told in which groups prompts and steps run."""
     text, vq = config["text_config"], config["vq_config"]
     heads = text.get("num_key_value_heads", text["num_attention_heads"])
     token_bytes = 2 * text["num_hidden_layers"] * heads * (text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"])
     # All but the table before it, which is 8 bits wide in either precision.
     weights = graphs.bytes_of("decoder") - vq["num_embeddings"] * text["hidden_size"]
+    rows, length = shape["rows"], shape["text_tokens"]
 
-    def stage(name: str, head: str, rows: int, tokens: int) -> stage_process.Stage:
-        ways: dict[str, Callable[[], object]] = {}
-        for groups in GROUPS:
-            sequences = Sequences(graphs.get("decoder", groups), graphs.get(head, groups), rows, tokens)
-            ways[groups] = sequences.step if "step" in name else sequences.prefill
-        chosen[name] = stage_process.fastest(ways)
-        reads = weights + graphs.bytes_of(head) + rows * tokens * token_bytes if "step" in name else 0
-        return stage_process.Stage(name, ways[chosen[name]], reads)
+    def sequences(groups: str, head: str, rows: int, tokens: int) -> Sequences:
+        return Sequences(graphs.get("decoder", groups), graphs.get(head, groups), rows, tokens)
 
-    rows = shape["rows"]
-    found = [stage("image prefill", "image_head", rows, shape["prompt_tokens"])]
-    found += [stage(name, "image_head", rows, tokens) for name, tokens in shape["image_steps"].items()]
-    found += [stage(name, "text_head", 1, shape["text_tokens"]) for name in ("text prefill", "text step")]
-    return found
+    prompts = stage_process.fastest({groups: sequences(groups, "text_head", 1, length).prefill for groups in GROUPS})
+    # Steps run in the groups of prompts unless others are clearly faster: two decoders take twice the memory.
+    ordered = sorted(GROUPS, key=lambda groups: groups != prompts)
+    steps = stage_process.fastest({groups: sequences(groups, "text_head", 1, length).step for groups in ordered}, margin=0.1)
+    chosen |= {"prompts": prompts, "steps": steps}
+
+    def step(name: str, head: str, rows: int, tokens: int) -> stage_process.Stage:
+        reads = weights + graphs.bytes_of(head) + rows * tokens * token_bytes
+        return stage_process.Stage(name, sequences(steps, head, rows, tokens).step, reads)
+
+    return [
+        stage_process.Stage("image prefill", sequences(prompts, "image_head", rows, shape["prompt_tokens"]).prefill),
+        *(step(name, "image_head", rows, tokens) for name, tokens in shape["image_steps"].items()),
+        stage_process.Stage("text prefill", sequences(prompts, "text_head", 1, length).prefill),
+        step("text step", "text_head", 1, length),
+    ]
 
 
 def picture_stages(graphs: Graphs, config: dict, chosen: dict[str, str]) -> list[stage_process.Stage]:
@@ -121,8 +127,8 @@ def picture_stages(graphs: Graphs, config: dict, chosen: dict[str, str]) -> list
         request = graphs.get(name, groups).create_infer_request()
         return lambda: request.infer([values])
 
-    ways = {"whole weights": run("vision_encoder", pixels)}
-    ways |= {f"8-bit weights, {groups}": run("vision_encoder_int8", pixels, groups) for groups in GROUPS}
+    ways = {f"8-bit weights, {groups}": run("vision_encoder_int8", pixels, groups) for groups in GROUPS}
+    ways["whole weights"] = run("vision_encoder", pixels)
     chosen["vision encode"] = stage_process.fastest(ways)
     return [
         stage_process.Stage("image decode", run("image_decoder", ids)),
@@ -134,7 +140,7 @@ def open_stages(folder: Path, config: dict, shape: dict) -> tuple[list[stage_pro
     """The stages, and what to say of them. A graph that no stage has chosen is given back at the end."""
     graphs, chosen = Graphs(folder), dict[str, str]()
     stages = picture_stages(graphs, config, chosen) + decoder_stages(graphs, config, shape, chosen)
-    return stages, {"chosen": chosen, "computes_in": str(graphs.get("decoder").get_property("INFERENCE_PRECISION_HINT"))}
+    return stages, {"chosen": chosen, "computes_in": graphs.get("decoder").get_property("INFERENCE_PRECISION_HINT").get_type_name()}
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def test_beside_an_earlier_version(run, tiny, tmp_path):
     assert report["others"]["earlier fp32"]["versions"] and theirs["text step"]["reads"] == ours["text step"]["reads"] > 0
 
 
-@pytest.mark.parametrize("option, name", [("--openvino", "OpenVINO int8"), ("--llama-cpp", "llama.cpp Q8_0")])
+@pytest.mark.parametrize("option, name", [("--openvino", "OpenVINO int8"), ("--llama-cpp", "llama.cpp Q4_0")])
 def test_an_environment_without_a_rival(run, checkpoints, tiny, option, name):
     result = run(main, "--bundle", tiny, "--checkpoint", checkpoints("tiny", "hf"), option, sys.executable)
     assert result.exit_code == 1

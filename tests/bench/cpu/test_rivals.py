@@ -48,8 +48,8 @@ def test_stages_of_another_process(system):
     assert (quick.name, quick.reads) == ("quick", 7)
     quick.call()
     quick.call()
-    assert system.about["chosen"][0] == "fast" and set(system.about) == {"versions", "peak_gb", "resident_gb", "chosen"}
-    assert 0 < system.about["resident_gb"] < 1 and list(system.about["versions"]) == ["numpy"]
+    assert system.about["chosen"][0] == "fast" and set(system.about) == {"versions", "peak_gb", "own_gb", "mapped_gb", "chosen"}
+    assert 0 < system.about["own_gb"] < 1 and list(system.about["versions"]) == ["numpy"]
     assert system.name == "A system"
 
 
