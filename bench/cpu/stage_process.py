@@ -43,12 +43,11 @@ def serve(stages: list[Stage], versions: list[str], **about: object) -> None:
     gc.collect()
     with suppress(AttributeError):  # Only glibc has it, and only glibc keeps so much of what was freed.
         ctypes.CDLL(None).malloc_trim(0)
-    own, mapped = _memory_gb()
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, mapped, peak = (_memory_gb(name) for name in ("RssAnon", "RssFile", "VmHWM"))
     ready = {
         "stages": [{"name": stage.name, "reads": stage.reads} for stage in stages],
         "versions": {name: version(name) for name in versions},
-        "peak_gb": peak * 1024 / 1e9,
+        "peak_gb": max(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9),
         "own_gb": own,
         "mapped_gb": mapped,
         **about,
@@ -78,9 +77,9 @@ def fastest(ways: dict[str, Callable[[], object]], margin: float = 0.03) -> str:
     return winner if best[winner] < (1 - margin) * best[first] else first
 
 
-def _memory_gb() -> tuple[float, float]:
-    """Memory that only this process can use, and pages of files, which the system may drop and read again."""
-    with open("/proc/self/statm") as file:
-        _, resident, shared, *_ = map(int, file.read().split())
-    page = os.sysconf("SC_PAGE_SIZE") / 1e9
-    return (resident - shared) * page, shared * page
+def _memory_gb(name: str) -> float:
+    """Of /proc/self/status: `RssAnon`, what only this process can use, `RssFile`, pages of files, which the system may drop and read again,
+    `VmHWM`, the most of both at one time."""
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024 / 1e9
