@@ -5,8 +5,8 @@
 Two models of the checkpoint's sizes, written here as GGUF with random weights: one with the text vocabulary, one with the codebook
 in its place. Its head is one matrix and its embedding one table, where Janus has two matrices in each: a little less work. Every
 matrix is stored in WEIGHTS, Q4_0 or Q8_0, for which llama.cpp has products that suit the processor. A stage is one `llama_decode`
-(a prompt: as many as its batches of 512 tokens need) with the logits of the last token of each row, and has whichever cache is faster
-here: fp16, with flash attention or without, or 8 bits. SHAPE is that of `bench.cpu.rivals.shape_of`.
+(a prompt: as many as its batches need) with the logits of the last token of each row. The cache is whichever is fastest here, for
+prompts and for steps: fp16, with flash attention or without, or 8 bits. SHAPE is that of `bench.cpu.rivals.shape_of`.
 """
 
 import stage_process  # isort: skip
@@ -15,7 +15,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,29 +171,48 @@ class Sequences:
         llama_cpp.llama_synchronize(self._context)
 
 
-def decoder_stage(name: str, model: Model, config: dict, rows: int, tokens: int, chosen: dict[str, str]) -> stage_process.Stage:
-    """With the cache that is fastest in it; `chosen` is told which."""
-    heads, size = head_sizes(config)
+def fastest_cache(model: Model, text: dict, rows: int, tokens: int, stage: str) -> str:
+    """For `prefill` or `step`."""
+    _, size = head_sizes(text)
     every = {name: Sequences(model, cache, rows, tokens) for name, cache in CACHES.items() if size % cache.block == 0}
-    ways: dict[str, Callable[[], object]] = {}
-    for cache, sequences in every.items():
-        if "step" in name:
+    if stage == "step":
+        for sequences in every.values():
             sequences.fill()
-        ways[cache] = sequences.step if "step" in name else sequences.prefill
-    best = chosen[name] = stage_process.fastest(ways)
-    for cache, sequences in every.items():
-        if cache != best:
-            sequences.close()
-    if "step" not in name:
-        return stage_process.Stage(name, ways[best])
-    token_bytes = 2 * config["num_hidden_layers"] * heads * size * CACHES[best].item_bytes
-    return stage_process.Stage(name, ways[best], model.step_bytes + int(rows * tokens * token_bytes))
+    best = stage_process.fastest({name: getattr(sequences, stage) for name, sequences in every.items()})
+    for sequences in every.values():
+        sequences.close()
+    return best
+
+
+def open_stages(models: dict[str, Model], text: dict, shape: dict) -> tuple[list[stage_process.Stage], dict[str, str]]:
+    """The stages, and which cache prompts and steps have."""
+    rows, length = shape["rows"], shape["text_tokens"]
+    prompts = fastest_cache(models["text"], text, 1, length, "prefill")
+    steps = fastest_cache(models["image"], text, rows, max(shape["image_steps"].values()), "step")
+    heads, size = head_sizes(text)
+    token_bytes = 2 * text["num_hidden_layers"] * heads * size * CACHES[steps].item_bytes
+
+    def prefill(name: str, model: Model, rows: int, tokens: int) -> stage_process.Stage:
+        return stage_process.Stage(name, Sequences(model, CACHES[prompts], rows, tokens).prefill)
+
+    def step(name: str, model: Model, rows: int, tokens: int) -> stage_process.Stage:
+        sequences = Sequences(model, CACHES[steps], rows, tokens)
+        sequences.fill()
+        return stage_process.Stage(name, sequences.step, model.step_bytes + int(rows * tokens * token_bytes))
+
+    stages = [
+        prefill("image prefill", models["image"], rows, shape["prompt_tokens"]),
+        *(step(name, models["image"], rows, tokens) for name, tokens in shape["image_steps"].items()),
+        prefill("text prefill", models["text"], 1, length),
+        step("text step", models["text"], 1, length),
+    ]
+    return stages, {"prompts": prompts, "steps": steps}
 
 
 def main() -> None:
     checkpoint, weights, shape = Path(sys.argv[1]), gguf.GGMLQuantizationType[sys.argv[2]], json.loads(sys.argv[3])
     config = json.loads((checkpoint / "config.json").read_text())
-    text, rows = config["text_config"], shape["rows"]
+    text = config["text_config"]
     llama_cpp.llama_log_set(log, None)
     llama_cpp.llama_backend_init()
     models = {}
@@ -202,12 +220,7 @@ def main() -> None:
         for head, vocabulary in (("image", config["vq_config"]["num_embeddings"]), ("text", text["vocab_size"])):
             path = Path(folder, f"{head}.gguf")
             models[head] = Model(path, write_model(text, vocabulary, weights, path))
-    chosen: dict[str, str] = {}
-    stages = [decoder_stage("image prefill", models["image"], text, rows, shape["prompt_tokens"], chosen)]
-    for name, tokens in shape["image_steps"].items():
-        stages.append(decoder_stage(name, models["image"], text, rows, tokens, chosen))
-    for name in ("text prefill", "text step"):
-        stages.append(decoder_stage(name, models["text"], text, 1, shape["text_tokens"], chosen))
+    stages, chosen = open_stages(models, text, shape)
     system = llama_cpp.llama_print_system_info().decode()
     stage_process.serve(stages, ["llama-cpp-python", "gguf"], chosen=chosen, system=system)
 
