@@ -144,12 +144,14 @@ $(RIVALS)/llama-cpp/.installed: bench/cpu/llama-cpp.txt
 
 bench-rivals: $(RIVALS)/openvino/.installed $(RIVALS)/llama-cpp/.installed ## environments of OpenVINO and of llama.cpp, which is built for this processor (g++, cmake; 15 minutes, 2 GB)
 
+# In bf16 a single convolution of the decoder takes minutes on a processor without instructions for it.
+BF16_RIVAL := $(if $(shell grep -m1 -o avx512_bf16 /proc/cpuinfo 2>/dev/null),--rival bf16)
 RIVAL_OPTIONS = --checkpoint $(BENCH)/janus-pro-1b --openvino $(RIVALS)/openvino/bin/python --llama-cpp $(RIVALS)/llama-cpp/bin/python
 
 # fp32 in a run of its own: all systems together do not fit in 24 GB.
 bench: $(STAMP) bench-rivals $(BENCH)/fp32/manifest.json $(BENCH)/int8/manifest.json $(BENCH)/int4/manifest.json ## time every stage at Janus-Pro-1B's shape beside its rivals (24 GB of disk and of memory)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
-	$(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/int4 --bundle $(BENCH)/int8 $(RIVAL_OPTIONS) --rival bf16 --seconds 600 --out bench/results/latency.json
+	$(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/int4 --bundle $(BENCH)/int8 $(RIVAL_OPTIONS) $(BF16_RIVAL) --seconds 600 --out bench/results/latency.json
 	$(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/fp32 --checkpoint $(BENCH)/janus-pro-1b --rival fp32 --seconds 200 --out bench/results/latency-fp32.json
 	for rows in 8 16; do $(BIN)/python -m bench.cpu.latency --bundle $(BENCH)/int4 $(RIVAL_OPTIONS) --rival fp32 --rows $$rows --only "image step" --out bench/results/latency-$$rows-rows.json || exit 1; done
 	$(BIN)/python -m bench.chart
