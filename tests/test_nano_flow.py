@@ -10,7 +10,7 @@ import janus_runtime
 from bench.quality.nano_quality import main as score
 from janus_export.bundle import export_bundle
 from janus_export.checkpoint.checkpoint import open_checkpoint
-from janus_runtime.checks.tolerances import FP32
+from janus_runtime.checks.tolerances import FP32, INT8
 from janus_runtime.checks.verify import relative_difference
 from nano.look import look, related
 from testing import CONTRACT
@@ -47,17 +47,22 @@ def nano_flow(exported):
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_latents_are_what_they_ever_were(exported, precision):
-    """Vectors of the commit before FORMAT 5, ab2's of FORMAT 6. So are those of contract/reader.py, which takes nothing from us."""
+    """Vectors of the commit before FORMAT 5, ab2's of FORMAT 6. contract/reader.py, which takes nothing from us, draws what we draw.
+
+    In int8 a sum of attention in another order, by this exporter or another processor, moves numbers to the next of 256 steps: 1 to 2 %
+    of a drawing's largest. A formula that is wrong is off by more than int8 may be from fp32.
+    """
     vectors = json.loads((CONTRACT / "nano-flow.json").read_text(encoding="utf-8"))["draw"]
+    allowed = {"fp32": FP32, "int8": INT8}[precision]
     with janus_runtime.load(exported(precision), backend="cpu") as flow:
         for vector in vectors:
             if vector["precision"] == precision and "latents" in vector:
                 solver, expected = vector.get("solver", "euler"), np.float32(vector["latents"])
                 (drawn,) = flow.generate(vector["prompt"], seed=vector["seed"], solver=solver, steps=vector["steps"])
-                assert relative_difference(drawn.latents.ravel(), expected) <= FP32
+                assert relative_difference(drawn.latents.ravel(), expected) <= allowed
                 chosen = "--seed", vector["seed"], "--solver", solver, "--steps", vector["steps"]
                 read = run_reader("draw", exported(precision), vector["prompt"], *chosen)["latents"]
-                assert relative_difference(np.float32(read), expected) <= FP32
+                assert relative_difference(np.float32(read), drawn.latents.ravel()) <= FP32
 
 
 def test_ab2_draws_the_same_things_in_half_of_the_steps(nano_flow):
