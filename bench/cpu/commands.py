@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -19,7 +20,6 @@ import click
 from bench.machine import where, write_report
 
 _BIN = Path(sys.executable).parent
-_STAGES = ("generate", "describe")
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -45,13 +45,18 @@ def measure(*command: str, cwd: Path | None = None) -> dict:
     }
 
 
-def measure_in_turn(systems: dict[str, dict[str, list[str]]], rounds: int) -> dict[str, dict[str, dict]]:
-    """Every system's commands, once a round, so that a slow spell of the machine meets all. -> system, stage -> its median run."""
-    runs: dict[str, dict[str, list[dict]]] = {system: {stage: [] for stage in _STAGES} for system in systems}
+def measure_in_turn(
+    systems: dict[str, dict[str, list[str]]], rounds: int, folders: Mapping[str, Path] | None = None
+) -> dict[str, dict[str, dict]]:
+    """Every system's commands, once a round, so that a slow spell of the machine meets all. -> system, stage -> its median run.
+
+    All systems have the same stages. `folders`: where a system's commands run, by default here.
+    """
+    runs: dict[str, dict[str, list[dict]]] = {system: {stage: [] for stage in commands} for system, commands in systems.items()}
     for _ in range(rounds):
-        for stage in _STAGES:
+        for stage in next(iter(systems.values())):
             for system, commands in systems.items():
-                runs[system][stage].append(measure(*commands[stage]))
+                runs[system][stage].append(measure(*commands[stage], cwd=(folders or {}).get(system)))
     return {system: {stage: median_run(found) for stage, found in stages.items()} for system, stages in runs.items()}
 
 

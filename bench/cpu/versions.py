@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from bench.cpu.commands import measure, median_run
+from bench.cpu.commands import measure_in_turn
 from bench.machine import where, write_report
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -31,24 +31,24 @@ def main(
     bundles: tuple[Path, ...], earlier: tuple[tuple[Path, Path], ...], image: Path, rounds: int, only: str | None, out: Path | None
 ) -> None:
     """Time the commands over BUNDLES, and those of earlier versions over theirs."""
-    systems = {bundle.name: (_ROOT, bundle) for bundle in bundles}
-    systems |= {f"earlier {bundle.name}": (tree, bundle) for tree, bundle in earlier}
+    systems = [(bundle.name, _ROOT, bundle) for bundle in bundles]
+    systems += [(f"earlier {bundle.name}", tree, bundle) for tree, bundle in earlier]
+    folders = {name: tree for name, tree, _ in systems}
+    if len(folders) < len(systems):
+        raise click.UsageError(f"got {', '.join(name for name, _, _ in systems)}; give bundles of different names, or one hides the other")
     with TemporaryDirectory() as folder:
         words = {
             "first word": ["describe", str(image.resolve()), "--ask", "What is this?", "--max-tokens", "1"],
             "picture": ["generate", "a red fox in the snow", "-n", "1", "--out", folder],
         }
-        runs: dict[str, dict[str, list[dict]]] = {name: {} for name in systems}
-        for number in range(rounds + 1):
-            for stage in [only] if only else words:
-                for name, (tree, bundle) in systems.items():
-                    # The folder that `-m` is run in comes first among those that packages are looked for in.
-                    run = measure(
-                        sys.executable, "-m", "janus_runtime.cli", *words[stage], "--bundle", str(bundle.resolve()), "--json", cwd=tree
-                    )
-                    if number:
-                        runs[name].setdefault(stage, []).append(run)
-    found = {name: {stage: median_run(each) for stage, each in stages.items()} for name, stages in runs.items()}
+        # The folder that `-m` is run in comes first among those that packages are looked for in.
+        program = [sys.executable, "-m", "janus_runtime.cli"]
+        commands = {
+            name: {stage: [*program, *words[stage], "--bundle", str(bundle.resolve()), "--json"] for stage in ([only] if only else words)}
+            for name, _, bundle in systems
+        }
+        measure_in_turn(commands, 1, folders)
+        found = measure_in_turn(commands, rounds, folders)
     report = {"question": "is a command faster than it was", **where(), "rounds": rounds, "results": found}
     for name, stages in found.items():
         for stage, row in stages.items():

@@ -26,7 +26,7 @@ def test_a_command_that_fails_ends_the_measurement():
 def test_systems_run_in_turn_and_the_median_run_is_kept(monkeypatch):
     order, walls = [], iter([3.0, 9.0, 1.0, 1.0, 1.0, 7.0, 1.0, 1.0, 2.0, 8.0, 1.0, 1.0])
 
-    def measure(*command):
+    def measure(*command, cwd=None):
         order.append(command)
         return {"wall_s": next(walls), "peak_gb": len(order)}
 
@@ -47,7 +47,7 @@ def test_the_report(monkeypatch, run, checkpoints, tmp_path):
     """Which commands are run; none is, here."""
     ran = []
 
-    def measure(*command):
+    def measure(*command, cwd=None):
         ran.append(command)
         if "--out" in command and command[0] == "janus-export":
             (tmp_path / command[command.index("--out") + 1]).mkdir()
