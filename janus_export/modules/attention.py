@@ -20,6 +20,8 @@ from ..recipes import RopeTable
 from .layers import dtype_name, parameter
 
 Attend = Callable[[Tensor], Tensor]
+# Of what is attended to: keys and values [..., M, d], and a mask that is added to their scores.
+Part = tuple[Tensor, Tensor, Tensor]
 
 
 class Attention(nn.Module):
@@ -138,8 +140,16 @@ class Slice(Traced):
         query, new_key, new_value = self.split(qkv)
         # Scaled before the product, which in fp16 could overflow.
         query, new_key = rotate(query, cos, sin) * self.head_size**-0.5, rotate(new_key, cos, sin)
-        context = attend_to_both(query, (key, value, past_mask), (new_key, new_value, new_mask))
+        context = self.context(query, (key, value, past_mask), (new_key, new_value, new_mask))
         return context.transpose(-3, -2).flatten(-2), new_key, new_value
+
+    def context(self, query: Tensor, past: Part, new: Part) -> Tensor:
+        """Scaled queries [..., S, d] over both parts of the keys -> [..., S, d]. Two products and one softmax, in fp32: keys and
+        values are never copied side by side."""
+        scores = [query @ key.transpose(-1, -2) + mask for key, _, mask in (past, new)]
+        weights = torch.cat(scores, dim=-1).float().softmax(-1).to(query.dtype)
+        length = past[0].shape[-2]
+        return weights[..., :length] @ past[1] + weights[..., length:] @ new[1]
 
 
 class InPlace(Traced):
@@ -179,17 +189,6 @@ class InPlace(Traced):
 def _onnx(operator: str, inputs: list[Tensor], like: Tensor, since: int, **attributes: int) -> Tensor:
     """A standard operator that torch has no word for. The output is shaped as `like`."""
     return torch.onnx.ops.symbolic(operator, inputs, {**attributes}, dtype=like.dtype, shape=like.shape, version=since)
-
-
-def attend_to_both(query: Tensor, past: tuple[Tensor, Tensor, Tensor], new: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Scaled queries [..., S, d] over keys, values [..., M, d] and a mask that is added to their scores, in two parts -> [..., S, d].
-
-    Two products and one softmax, in fp32: keys and values are never copied side by side.
-    """
-    scores = [query @ key.transpose(-1, -2) + mask for key, _, mask in (past, new)]
-    weights = torch.cat(scores, dim=-1).float().softmax(-1).to(query.dtype)
-    length = past[0].shape[-2]
-    return weights[..., :length] @ past[1] + weights[..., length:] @ new[1]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from janus_runtime.bundle.interface import MASKED, TensorSpec
 
 from ..checkpoint.sizes import JanusConfig, TextConfig
-from .attention import Slice, attend_to_both, rotate
+from .attention import Part, Slice
 from .language_model import DecoderLayer, final_norm
 from .uvit import FlowDecoder, FlowEncoder, block_names
 
@@ -36,17 +36,14 @@ class PrefixAttention(Slice):
         # Where blocks end, counted from the last token.
         self.ends = [sum(sizes[index + 1 :]) for index in range(len(sizes))]
 
-    def attend(self, qkv: Tensor, key: Tensor, value: Tensor, *prepared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        cos, sin, past_mask, new_mask = prepared
-        query, new_key, new_value = self.split(qkv)
-        query, new_key = rotate(query, cos, sin) * self.head_size**-0.5, rotate(new_key, cos, sin)
-        past, found, start = (key, value, past_mask), [], 0
+    def context(self, query: Tensor, past: Part, new: Part) -> Tensor:
+        (key, value, mask), found, start = new, [], 0
         for left in self.ends:
-            end = qkv.shape[-2] - left
-            own = new_key[..., :end, :], new_value[..., :end, :], new_mask[..., start:end, :end]
-            found.append(attend_to_both(query[..., start:end, :], past, own))
+            end = query.shape[-2] - left
+            seen = key[..., :end, :], value[..., :end, :], mask[..., start:end, :end]
+            found.append(super().context(query[..., start:end, :], past, seen))
             start = end
-        return torch.cat(found, dim=-2).transpose(-3, -2).flatten(-2), new_key, new_value
+        return torch.cat(found, dim=-2)
 
     def shared(self, position_ids: Tensor, past_mask: Tensor, new_mask: Tensor) -> list[Tensor]:
         """Position ids [n, S], masks [n, 2, M] and [n, 2, S]: what all layers share."""
