@@ -20,7 +20,7 @@ import onnxruntime as ort  # noqa: E402
 from PIL import Image, ImageOps  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-FORMAT = 6
+FORMAT = 7
 GRID = 32  # a prompt is cut at multiples of so many tokens, counted from its row's start
 PADDING = 64  # JanusFlow's prompts are padded to multiples of it
 MASKED = -30000
@@ -63,7 +63,9 @@ class Bundle:
         graph = f"{graph}.cpu" if f"{graph}.cpu" in self.manifest["graphs"] else graph
         if graph not in self._sessions:
             path = self.folder / self.manifest["graphs"][graph]["file"]
-            self._sessions[graph] = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            options = ort.SessionOptions()
+            options.add_session_config_entry("session.x64quantprecision", "1")
+            self._sessions[graph] = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         return self._sessions[graph]
 
     def run(self, graph, **inputs):

@@ -14,7 +14,7 @@
 
 namespace janus {
 
-constexpr int FORMAT = 6;
+constexpr int FORMAT = 7;
 constexpr int MAX_STEPS = 10'000;
 constexpr double MAX_SHIFT = 100;
 

@@ -11,6 +11,7 @@
 
 #include "error.h"
 #include "huge_pages.h"
+#include "processor.h"
 
 namespace janus {
 namespace {
@@ -141,6 +142,8 @@ Engine::Engine(std::shared_ptr<const OnnxRuntime> runtime, const Bundle &bundle,
     // Engines take turns. Threads wait for a graph's next kernel awake and sleep after its last: spinning on, they would take the next
     // graph's cores.
     check(api.AddSessionConfigEntry(options.get(), "session.force_spinning_stop", "1"));
+    // Without VNNI pairs of 8-bit products would overflow: signed weights become unsigned when a graph is opened.
+    if (!has_vnni()) check(api.AddSessionConfigEntry(options.get(), "session.x64quantprecision", "1"));
     if (num_threads) check(api.SetIntraOpNumThreads(options.get(), num_threads));
     Scoped<OrtSession> session(api.ReleaseSession);
     const Ranges before = anonymous_ranges();

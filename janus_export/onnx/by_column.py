@@ -18,15 +18,15 @@ from .initializers import Recipes, add_constant, add_weight
 from .judge import Smoothing
 
 _DOMAIN = "com.microsoft"
-_ZERO = 128  # of activations and of weights: unsigned weights are exact without VNNI too, where signed ones would overflow
+_ZERO = 128  # of activations
 _NORMS = {"Mul": (1,), "LayerNormalization": (1, 2), "SkipSimplifiedLayerNormalization": (2,)}  # where their vectors are among the inputs
 
 
 @dataclass(frozen=True)
 class ByColumn:
-    """One of the two stored tensors of a matrix: codes [K, N], 128 being zero, and scales [N], each over 127² steps of both factors.
+    """One of the two stored tensors of a matrix: codes [K, N] and scales [N], each over 127² steps of both factors.
 
-    weight = (code - 128) * scale * 127.
+    weight = code * scale * 127. Codes are signed: with unsigned ones ONNX Runtime has no kernels for VNNI and AMX.
     """
 
     matrix: FromCheckpoint
@@ -50,7 +50,7 @@ class ByColumn:
                 result[done:end] = largest / np.float32(127 * 127)
             else:
                 steps = np.maximum(largest, np.float32(1e-30)) / np.float32(127)
-                result[:, done:end] = (np.rint(rows / steps[:, None]) + _ZERO).T
+                result[:, done:end] = np.rint(rows / steps[:, None]).T
             done = end
         return result
 
@@ -100,7 +100,7 @@ def multiply_by_column(
     """The nodes that stand for a product with a stored matrix: each row to 8 bits by its largest magnitude, then MatMulIntegerToFloat."""
     x, weight = node.inputs
     assert x is not None and weight is not None and weight.name is not None
-    codes = add_weight(model, recipes, f"{weight.name}.column_codes", ByColumn(matrix, smoothing, "codes"), ir.DataType.UINT8)
+    codes = add_weight(model, recipes, f"{weight.name}.column_codes", ByColumn(matrix, smoothing, "codes"), ir.DataType.INT8)
     scales = add_weight(model, recipes, f"{weight.name}.column_scales", ByColumn(matrix, smoothing, "scales"), ir.DataType.FLOAT)
     axes = add_constant(model, "last_axis", np.array([-1], np.int64))
     tiny, most, one = (
@@ -120,6 +120,7 @@ def multiply_by_column(
     # A row of zeros is divided by something too.
     largest = add("Max", [add("ReduceMax", [add("Abs", [x]), axes], keepdims=1), tiny])
     whole = add("QuantizeLinear", [add("Mul", [x, add("Div", [most, largest])]), one, zero])
-    y = add("MatMulIntegerToFloat", [whole, codes, largest, scales, zero, zero], _DOMAIN)
+    # Without a zero of the weights: one that products share could not be made unsigned with them (docs/bundle.md).
+    y = add("MatMulIntegerToFloat", [whole, codes, largest, scales, zero], _DOMAIN)
     y.name, y.type, y.shape = node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape
     return nodes

@@ -19,6 +19,7 @@ from ..errors import BackendError, BundleError, first_line
 from ..packages import importing
 from .huge_pages import huge_pages
 from .prepacked import prepacked_path, saving
+from .processor import has_vnni
 
 with importing("cpu", "the cpu backend"):
     import onnxruntime as ort
@@ -82,6 +83,8 @@ def _options() -> Any:
     # Engines take turns. Threads wait for a graph's next kernel awake, which saves a tenth of a step, and sleep after its
     # last: spinning on, they would take the next graph's cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not has_vnni():  # Pairs of 8-bit products would overflow: signed weights become unsigned when a graph is opened.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

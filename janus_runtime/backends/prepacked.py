@@ -6,7 +6,6 @@ maps: a second process then needs its own keys and values, and little more.
 
 import hashlib
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import WEIGHTS, Graph
 from ..errors import BackendError, first_line
+from .processor import processor
 
 VARIABLE = "JANUS_PREPACKED"
 _DATA = "weights.data"
@@ -31,7 +31,7 @@ def prepacked_path(bundle: Bundle, graph: Graph, version: str, write: Callable[[
     if not stated:
         return None
     files = bundle.manifest.files
-    key = [files[graph.file].sha256, files[WEIGHTS].sha256 if WEIGHTS in files else "", version, _processor()]
+    key = [files[graph.file].sha256, files[WEIGHTS].sha256 if WEIGHTS in files else "", version, processor()]
     home = Path(stated).absolute() / hashlib.sha256("\0".join(key).encode()).hexdigest()[:32]
     if not home.is_dir():
         try:
@@ -58,15 +58,6 @@ def _make(home: Path, file: str, write: Callable[[Path, str], None]) -> None:
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _processor() -> str:
-    """What kernels are chosen by."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
 
 
 def saving(options: Any, path: Path, data: str) -> None:

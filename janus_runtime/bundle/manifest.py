@@ -17,7 +17,7 @@ from ..errors import BundleError
 from .interface import FLAVOURS, Flavour, GraphKind, KvCache, NumberFormat, Sizes, TensorSpec, graph_name, interface
 from .strict_json import LargeInt, parse
 
-FORMAT = 6
+FORMAT = 7
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.data"
 TOKENIZER = "tokenizer.json"

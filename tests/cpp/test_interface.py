@@ -178,7 +178,7 @@ class TestBadBundles:
         ours, theirs = refused(copy)
         assert ours == theirs
 
-    @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"format": 6}', '{"format": 6, "format": "x"}', "null"])
+    @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"format": 7}', '{"format": 7, "format": "x"}', "null"])
     def test_other_json(self, copy, refused, text):
         (copy / "manifest.json").write_text(text)
         ours, theirs = refused(copy)

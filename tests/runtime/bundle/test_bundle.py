@@ -167,7 +167,7 @@ def test_a_forked_process_neither_hangs_nor_uses_the_model(tiny):
 
 def test_another_format(copy):
     edit_manifest(copy, lambda raw: raw.update(format=99))
-    with pytest.raises(BundleError, match="format 99, this version reads format 6"):
+    with pytest.raises(BundleError, match="format 99, this version reads format 7"):
         janus_runtime.load(copy)
 
 
