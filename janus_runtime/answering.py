@@ -72,19 +72,22 @@ class Answering(Request):
         return Usage(len(self._ids) - num_image, num_image, self._cached_tokens, self._num_said)
 
     def prepare(self) -> None:
-        self.timings["load"] = self._engines.open(*self._graphs)
         start = time.perf_counter()
-        embeds, features = self._engines.embed_text(self._ids), []
+        # Pictures are encoded while other graphs open: the decoder's weights keep one core busy for seconds.
+        wait_until_open, features = self._engines.open_beside(*self._graphs), []
         for pixels in self._pixels:  # one at a time: activations are large
             if self.is_over or self.handle.cancelled:
                 return
             features.append(self._engines.encode_image(pixels))
+        encoded = time.perf_counter()
+        wait_until_open()
+        self.timings |= {"load": (time.perf_counter() - encoded) * 1e3, "encode": (encoded - start) * 1e3}
+        embeds = self._engines.embed_text(self._ids)
         if features:
             splice(embeds, self._ids, self._prompter.replaced, np.stack(features))
         places = self._prompter.picture_places(self._ids) if self._pixels else []
         prefix = Prefix(self._ids, tuple(zip(places, map(digest, self._pixels), strict=True)))
         self._prompt, self._prepared = (prefix, embeds), time.perf_counter()
-        self.timings["encode"] = (self._prepared - start) * 1e3
 
     def next_lane(self) -> TokenLane | None:
         if self._prompt is None:

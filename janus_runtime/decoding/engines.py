@@ -4,7 +4,8 @@ import hashlib
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,15 +128,33 @@ class Engines:
             return all(self.name_of(name) in self._open for name in names)
 
     def open(self, *names: str) -> float:
-        """Opens these graphs now -> ms it took. On a host side by side: one core packs the weights of one graph."""
+        """Opens these graphs now -> ms it took."""
         start = time.perf_counter()
-        if self.backend.limits or self.are_open(*names):
-            for name in names:
-                self[name]
-        else:
-            with ThreadPoolExecutor(len(names)) as threads:
-                list(threads.map(self.__getitem__, names))
+        self.open_beside(*names)()
         return (time.perf_counter() - start) * 1e3
+
+    def open_beside(self, *names: str) -> Callable[[], None]:
+        """Opens these graphs while the caller does something else -> a call that waits until they are open, and raises what went wrong.
+
+        On a host side by side: one core packs the weights of one graph. On a device one after the other, in that call.
+        """
+        if self.backend.limits or self.are_open(*names):
+
+            def open_each() -> None:
+                for name in names:
+                    self[name]
+
+            return open_each
+        threads = ThreadPoolExecutor(len(names))
+        opening = [threads.submit(self.__getitem__, name) for name in names]
+        threads.shutdown(wait=False)
+
+        def wait_until_open() -> None:
+            wait(opening)
+            for each in opening:
+                each.result()
+
+        return wait_until_open
 
     def loops(self) -> "LoopPool":
         """Those of a backend with a device."""
