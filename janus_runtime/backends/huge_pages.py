@@ -1,34 +1,66 @@
 """Weights in pages of 2 MB: a step reads all of them once, and in large pages it looks up fewer addresses on the way.
 
-Linux gives such pages to memory that asks for them, and a library cannot have another library's memory ask in time. So they are
-asked for afterwards: MADV_COLLAPSE, since Linux 6.1, moves what is there into large pages at once. Elsewhere nothing happens.
+Linux gives such pages to memory that asks for them, and a library cannot have another library's memory ask. So memory that comes while a
+graph is opened is looked for and asked for from beside: most of it is still empty then, and is filled with large pages. What was filled
+before is moved in the end: MADV_COLLAPSE, since Linux 6.1. Elsewhere nothing happens.
 """
 
 import ctypes
 import errno
+import mmap
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..decoding.host_memory import small_pages
+
 Ranges = list[tuple[int, int]]
 
+_MADV_HUGEPAGE = getattr(mmap, "MADV_HUGEPAGE", 14)
 _MADV_COLLAPSE = 25  # linux/mman.h
 _PAGE = 2 << 20
 # Of what came while a graph was opened: smaller pieces are its bookkeeping.
 _SMALLEST = 4 * _PAGE
+# Between two looks: a matrix of Janus-Pro-1B is filled in some 15 ms.
+_PAUSE_S = 0.005
 
 
 @contextmanager
 def huge_pages() -> Iterator[None]:
-    """Moves the memory that was allocated inside into large pages, as far as the system has some."""
+    """Has the memory that is allocated inside lie in large pages, as far as the system has some."""
     before = anonymous_ranges()
-    yield
     if not before:
-        return  # the system does not tell
-    for start, end in subtract(anonymous_ranges(), before):
-        first, last = -(-start // _PAGE) * _PAGE, end // _PAGE * _PAGE
-        if last - first >= _SMALLEST and not _collapse(first, last - first):
+        yield  # the system does not tell
+        return
+    done = threading.Event()
+    watcher = threading.Thread(target=_advise_new, args=(before, done), name="huge-pages", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    _advise(subtract(anonymous_ranges(), before), _MADV_COLLAPSE)
+
+
+def _advise_new(known: Ranges, done: threading.Event) -> None:
+    """What comes after `known`, until it is done."""
+    while not done.wait(_PAUSE_S):
+        now = anonymous_ranges()
+        if not _advise(subtract(now, known), _MADV_HUGEPAGE):
             return
+        known = now
+
+
+def _advise(ranges: Ranges, advice: int) -> bool:
+    """False where this system never will: the call is unknown to it, or large pages are off."""
+    with small_pages() as small:
+        for start, end in subtract(ranges, small):
+            first, last = -(-start // _PAGE) * _PAGE, end // _PAGE * _PAGE
+            if last - first >= _SMALLEST and not _madvise(first, last - first, advice):
+                return False
+    return True
 
 
 def anonymous_ranges() -> Ranges:
@@ -60,9 +92,8 @@ def subtract(ranges: Ranges, others: Ranges) -> Ranges:
     return left
 
 
-def _collapse(start: int, length: int) -> bool:
-    """False where this system never will: the call is unknown to it, or large pages are off."""
+def _madvise(start: int, length: int, advice: int) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    # Out of large pages it moves what it can (EAGAIN, ENOMEM).
-    return libc.madvise(start, length, _MADV_COLLAPSE) == 0 or ctypes.get_errno() != errno.EINVAL
+    # Out of large pages it does what it can (EAGAIN, ENOMEM).
+    return libc.madvise(start, length, advice) == 0 or ctypes.get_errno() != errno.EINVAL
