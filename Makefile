@@ -136,10 +136,13 @@ $(RIVALS)/openvino/.installed: bench/cpu/openvino.txt
 	$(@D)/bin/pip uninstall --quiet --yes torchvision
 	touch $@
 
+# With AMX, llama.cpp 0.3.36 ends at its first prompt: it loads tiles that it has not configured (SIGILL).
+NO_AMX := $(if $(shell grep -m1 -o amx_int8 /proc/cpuinfo 2>/dev/null),-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8)
+
 # Built for this processor, so no wheel of another one from pip's cache.
 $(RIVALS)/llama-cpp/.installed: bench/cpu/llama-cpp.txt
 	$(PYTHON) -m venv --clear $(@D)
-	CMAKE_ARGS="-DGGML_NATIVE=ON" $(@D)/bin/pip install --quiet --disable-pip-version-check --no-cache-dir -r $<
+	CMAKE_ARGS="-DGGML_NATIVE=ON $(NO_AMX)" $(@D)/bin/pip install --quiet --disable-pip-version-check --no-cache-dir -r $<
 	touch $@
 
 bench-rivals: $(RIVALS)/openvino/.installed $(RIVALS)/llama-cpp/.installed ## environments of OpenVINO and of llama.cpp, which is built for this processor (g++, cmake; 15 minutes, 2 GB)
