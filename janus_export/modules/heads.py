@@ -4,11 +4,10 @@ Letters: R rows, n pictures, T tokens, D hidden, V ids.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint.sizes import JanusConfig
-from .layers import Embedding, Linear, Projector
+from .layers import Embedding, Linear, Projector, gelu
 
 
 class TextEmbed(nn.Module):
@@ -57,7 +56,7 @@ class ImageHead(nn.Module):
         self.head = Linear(f, "model.generation_head.vision_head", vq.head_size, vq.num_ids)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.head(F.gelu(self.project(hidden))).float()
+        return self.head(gelu(self.project(hidden))).float()
 
 
 class ImageDraw(nn.Module):

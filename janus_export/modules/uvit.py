@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checkpoint.sizes import FlowConfig, JanusConfig
 from ..recipes import FromCheckpoint
-from .layers import Linear, RMSNorm, parameter
+from .layers import Linear, RMSNorm, gelu, parameter
 
 _ENCODER, _DECODER = "vision_gen_enc_model", "vision_gen_dec_model"
 
@@ -63,7 +63,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         h = F.conv2d(x, self.depthwise, self.depthwise_bias, padding=3, groups=self.channels)
         h = h.flatten(2).transpose(1, 2)  # [B, g², C]
-        h = self.down(self.response(F.gelu(self.up(self.norm(h)))))
+        h = self.down(self.response(gelu(self.up(self.norm(h)))))
         x = x + h.transpose(1, 2).view_as(x)
         scale, shift = condition.to(x.dtype)[..., None, None].chunk(2, dim=1)
         return x * (1 + scale) + shift

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..checkpoint.sizes import JanusConfig, VisionConfig
 from ..recipes import FromCheckpoint
-from .layers import LayerNorm, Linear, Projector, parameter
+from .layers import LayerNorm, Linear, Projector, gelu, parameter
 
 _TOWER = "model.vision_model"
 
@@ -25,7 +25,7 @@ class VisionLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.output(self.attend(self.qkv(self.attention_norm(x))))
-        return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
+        return x + self.down(gelu(self.up(self.mlp_norm(x))))
 
     def attend(self, qkv: Tensor) -> Tensor:
         """Every patch sees every patch: [k, T, 3D] -> [k, T, D]."""
