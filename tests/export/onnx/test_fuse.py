@@ -1,4 +1,4 @@
-"""Residual norms become one operator, and nothing else does."""
+"""What is left to ONNX Runtime as one operator: residual norms, GELU."""
 
 from collections import Counter
 
@@ -63,3 +63,13 @@ def test_a_decoder_has_one_for_every_sum(bundles, precision):
     kinds = Counter(node.op_type for node in model.graph.node)
     # The first norm has no sum before it; between the last sum and the last norm rows are picked.
     assert kinds["SkipSimplifiedLayerNormalization"] == 2 * layers - 1 and kinds["Sqrt"] == 2
+
+
+@pytest.mark.parametrize("precision, graph", [("fp32", "vision_encoder"), ("int8", "vision_encoder.cpu"), ("fp32", "image_head")])
+def test_onnx_runtime_takes_gelu_for_one_operator(bundles, tmp_path, precision, graph):
+    """It knows one order of the products, and not the one that torch exports."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(str(bundles("tiny", precision) / f"{graph}.onnx"), options, providers=["CPUExecutionProvider"])
+    kinds = {node.op_type for node in onnx.load(options.optimized_model_filepath, load_external_data=False).graph.node}
+    assert "Erf" not in kinds and kinds & {"Gelu", "BiasGelu"}
