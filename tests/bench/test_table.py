@@ -51,7 +51,10 @@ def test_the_best_of_each_stage_is_bold_whoever_it_is():
         "text prefill": {"p50": 5000, "reads": 0},
     }
     theirs = {"image step": {"p50": 29.2, "reads": 0}, "text prefill": {"p50": 5100.0, "reads": 0}}
-    report = {"rows": 2, "bandwidth_gb_per_s": 34, "results": {"ours": ours, "theirs": theirs}}
+    machine = {"cpu": "Any", "instructions": ["avx2", "amx_int8"], "cores": 2}
+    systems = {"ours": ours, "theirs": theirs, "earlier ours": {"image step": {"p50": 1, "reads": 0}}}  # which is not for this table
+    report = {"machine": machine, "rows": 2, "bandwidth_gb_per_s": 34, "results": systems}
+    assert table.latency(report).startswith("Any with AMX INT8, 2 cores; 2 rows, ")
     assert table.latency(report).splitlines()[2:] == [
         "| stage | ours | theirs |",
         "| --- | --- | --- |",

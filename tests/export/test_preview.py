@@ -14,6 +14,7 @@ from janus_runtime.bundle.bundle import NANO, Bundle
 from janus_runtime.checks.tolerances import PREVIEW_LEVELS, PREVIEW_PSNR_DB
 from janus_runtime.pictures.difference import levels, psnr_db
 from testing import ROOT
+from testing.judged import assert_judged_alike
 
 NANO_CHECKPOINT = ROOT / "nano" / "janus-nano"
 
@@ -26,13 +27,14 @@ def calibrate():
 def test_what_is_predicted_is_what_is_stored_and_what_runs():
     """The exporter judges in torch; ONNX Runtime computes the same dB with what lies in the bundle."""
     preview, graph = calibrate(), Bundle.open(NANO).manifest.graphs["image_preview"]
-    assert preview.refusal is None and graph.judged == pytest.approx(preview.judged, abs=0.3)
+    assert preview.refusal is None
+    assert_judged_alike(graph.judged, preview.judged)
     assert graph.format.weights == "int8" and graph.judged["pictures"] == 12
     ids, reference = preview.goldens["image_preview/image_ids"], preview.goldens["image_preview/pixels"]
     with janus_runtime.load(NANO, backend="cpu") as janus:
         got, exact = (janus._engines[name].run({"image_ids": ids})["pixels"] for name in ("image_preview", "image_decoder"))
     assert psnr_db(got, reference) == pytest.approx(preview.judged["psnr_db"], abs=0.3)
-    assert psnr_db(exact, reference) > 80 and levels(got, reference) <= preview.judged["levels"] + 1
+    assert psnr_db(exact, reference) > 80 and levels(got, reference) <= preview.judged["levels"] + 2
 
 
 def test_a_decoder_made_worse_is_refused(checkpoints, tmp_path, monkeypatch):
