@@ -100,8 +100,8 @@ def latency(report: dict) -> str:
     """One row a stage, one column a system, the best of each row in bold; of a step also the share of its floor."""
     systems = {name: row for name, row in report["results"].items() if not name.startswith("earlier")}
     lines = [
-        f"{_machine(report)}; {report['rows']} rows, systems in turn, medians, the best in bold. In brackets the share of its floor: the bytes that a step "
-        f"must read, over the read bandwidth of the same run, {report['bandwidth_gb_per_s']:.0f} GB/s.",
+        f"{_machine(report)}; {report['rows']} rows, systems in turn, medians, the best in bold. In brackets the share of its floor: the "
+        f"bytes that a step must read, over the read bandwidth of the same run, {report['bandwidth_gb_per_s']:.0f} GB/s.",
         "",
         "| stage | " + " | ".join(systems) + " |",
         "| --- |" + " --- |" * len(systems),
