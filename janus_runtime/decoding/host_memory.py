@@ -1,6 +1,7 @@
 """Arrays of the host that are as large as they may ever be, and take memory only where they were written."""
 
 import mmap
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,16 @@ class HostMemory:
 
 
 _living: WeakSet[HostMemory] = WeakSet()
+
+
+def _unlock() -> None:
+    """In a forked process: who held the lock is not there to give it back."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 @contextmanager

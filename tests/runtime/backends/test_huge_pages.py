@@ -1,6 +1,8 @@
 """Large pages for weights: which memory is moved, and that it is."""
 
 import mmap
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from janus_runtime.backends import huge_pages as module
 from janus_runtime.backends.huge_pages import anonymous_ranges, huge_pages, subtract
-from janus_runtime.decoding.host_memory import HostMemory
+from janus_runtime.decoding.host_memory import HostMemory, small_pages
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the system tells what memory there is on Linux alone")
 
@@ -120,3 +122,16 @@ def test_without_a_look_before_nothing_is_moved(monkeypatch):
     monkeypatch.setattr(module, "_madvise", Mock(side_effect=AssertionError))
     with huge_pages():
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_fork_while_caches_are_looked_at_leaves_no_lock():
+    with small_pages():
+        if (child := os.fork()) == 0:
+            signal.alarm(20)
+            try:
+                HostMemory([1], np.dtype(np.int8))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
